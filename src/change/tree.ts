@@ -1,0 +1,80 @@
+/** What every node of a file tree bears. Names are bytes: not every file name is UTF-8. */
+type Attributes = {
+  /** One path component. */
+  readonly name: Buffer
+  /** Permission bits with setuid, setgid and sticky: `st_mode & 0o7777`. */
+  readonly mode: number
+  /** Nanoseconds since 1970. */
+  readonly mtimeNs: bigint
+  readonly atimeNs: bigint
+  readonly ctimeNs: bigint
+  readonly uid: number
+  readonly gid: number
+  readonly user?: string | undefined
+  readonly group?: string | undefined
+  readonly inode: bigint
+  readonly device: bigint
+  readonly links: number
+  readonly xattrs: readonly Xattr[]
+}
+
+export type Xattr = { readonly name: string; readonly value: Buffer }
+
+/** One node of a file tree. */
+export type TreeEntry = Attributes &
+  (
+    | { readonly kind: 'file'; readonly sizeBytes: bigint }
+    | { readonly kind: 'dir' | 'fifo' | 'socket' }
+    | { readonly kind: 'symlink'; readonly target: Buffer }
+    /** Block and character devices; `rdev` is the device that the node stands for. */
+    | { readonly kind: 'dev' | 'chardev'; readonly rdev: bigint }
+  )
+
+/** Where the bytes of a file come from: a path that a worker reads by itself, or a stream. */
+export type Content =
+  | { readonly kind: 'path'; readonly path: Buffer }
+  | { readonly kind: 'stream'; readonly read: () => AsyncIterable<Buffer> }
+
+/**
+ * A walk through a tree, depth first, the nodes of a directory in ascending byte order of their names:
+ * `enter` a directory, its nodes, `leave` it. A node that cannot be read is a `trouble`, and the walk goes on.
+ */
+export type TreeEvent =
+  | { readonly kind: 'enter'; readonly entry: TreeEntry; readonly path: Buffer }
+  | {
+      readonly kind: 'node'
+      readonly entry: TreeEntry
+      readonly path: Buffer
+      readonly content?: Content
+    }
+  | { readonly kind: 'leave' }
+  | { readonly kind: 'trouble'; readonly path: Buffer; readonly error: Error }
+
+/** A file tree to be read once. */
+export interface TreeSource {
+  walk(options: { readonly signal: AbortSignal }): AsyncIterable<TreeEvent>
+}
+
+/**
+ * Where a tree is laid out again. All paths are relative to the target's root, components joined by `/`.
+ * The order of calls: `prepare` of every node, parents first; `write` of file bytes in any order and in
+ * parallel; `finish` of every node, children before parents. Nothing is ever written through a symlink.
+ */
+export interface TreeTarget {
+  /**
+   * Makes the node: directories, links, devices; a file gets its size. For a file that is there already,
+   * returns true when its present bytes may be compared and kept (`read`), else it starts empty of data.
+   */
+  prepare(
+    path: Buffer,
+    entry: TreeEntry,
+    options: { readonly signal: AbortSignal },
+  ): Promise<boolean>
+  /** Reads what stands in the file now; for comparing before overwriting. Short at the file's end. */
+  read(path: Buffer, offset: number, sizeBytes: number): Promise<Buffer>
+  write(path: Buffer, offset: number, bytes: Uint8Array): Promise<void>
+  /** Makes the node another name of a file laid out before. */
+  link(path: Buffer, existing: Buffer): Promise<void>
+  /** Gives the node its owner, mode, xattrs and times, and closes what is open of it. */
+  finish(path: Buffer, entry: TreeEntry): Promise<void>
+}

@@ -1,0 +1,212 @@
+import type { Progress } from '#base/progress'
+import type { Log } from '#base/log'
+import type { Commit, LogSource, Position, Target } from '#change'
+import type { TreeEntry } from '#change/tree'
+
+/** What a use of the source needs and does not find; the statement that mends it, where one does. */
+export type Finding = {
+  readonly severity: 'blocks' | 'warns' | 'notes'
+  /** Stable name: `no-replication-right`, `binlog-format-statement`. */
+  readonly code: string
+  readonly said: string
+  /** SQL or a setting line, to be run by the operator. */
+  readonly mend?: string | undefined
+}
+
+/** What a source is: shown by `inspect`, recorded in the vault. */
+export type SourceFacts = {
+  readonly engine: string
+  readonly flavor: string
+  readonly version: string
+  /** The present history: see Position. */
+  readonly history: string
+  /** Where its log ends now. */
+  readonly position?: Position | undefined
+  readonly sizeBytes?: bigint | undefined
+  /** Settings and figures worth showing, by their own names. */
+  readonly details: Readonly<Record<string, string>>
+}
+
+export type Use = 'backup' | 'protect' | 'protect-strict'
+
+/** The record of a base backup, enough to restore it: stored in the vault's catalog. */
+export type BaseFacts = {
+  readonly engine: string
+  readonly flavor: string
+  readonly version: string
+  readonly form: 'physical' | 'logical'
+  /** The log that a restore replays begins here. */
+  readonly first: Position
+  /** From here on the restored data is consistent: the earliest moment this base can reach. */
+  readonly consistent: Position
+  readonly startedUs: bigint
+  /** Source's clock when the base was consistent. */
+  readonly consistentUs: bigint
+  readonly sizeBytes: bigint
+  /** The engine's own notes, read by its own restore. */
+  readonly details: Readonly<Record<string, string>>
+}
+
+/** What a base backup knows of a file, a directory or another node, beside its path. */
+export type BaseEntry<Kind extends TreeEntry['kind']> = Omit<
+  Extract<TreeEntry, { kind: Kind }>,
+  'name'
+>
+
+/** Where an engine puts the files of a base backup. Paths are relative, `/` between their parts; calls may overlap. */
+export interface BaseSink {
+  /** A regular file; takes its content to the end. */
+  file(path: string, entry: BaseEntry<'file'>, content: AsyncIterable<Buffer>): Promise<void>
+  /**
+   * A file that differs from the parent base's file of the same path in these extents only (ascending, not
+   * overlapping), cut or extended by zeroes to `entry.sizeBytes`. Only when a parent was given.
+   */
+  patch(
+    path: string,
+    entry: BaseEntry<'file'>,
+    extents: AsyncIterable<{ readonly offset: number; readonly bytes: Buffer }>,
+  ): Promise<void>
+  /** A directory, symlink or other node. */
+  node(path: string, entry: BaseEntry<'dir' | 'symlink' | 'fifo' | 'socket'>): Promise<void>
+}
+
+export type BaseFile = { readonly path: string; readonly sizeBytes: bigint }
+
+/** How an engine reads the files of a stored base again. */
+export interface BaseReader {
+  list(options: { readonly signal: AbortSignal }): AsyncIterable<BaseFile>
+  read(path: string, options: { readonly signal: AbortSignal }): AsyncIterable<Buffer>
+  /** Lays the whole tree (or what `keep` accepts) out below a local directory, in parallel, only differing chunks written. */
+  layOut(
+    directory: string,
+    options: {
+      readonly signal: AbortSignal
+      readonly progress?: Progress | undefined
+      /** Maps or drops a stored path; paths are relative. */
+      readonly map?: ((path: string) => string | undefined) | undefined
+    },
+  ): Promise<void>
+}
+
+/** An archived segment of the log. */
+export type LogSegment = {
+  readonly history: string
+  readonly segment: string
+  readonly first: string
+  readonly next: string
+  readonly sizeBytes: number
+  /** False for the open tail of the log. */
+  readonly complete: boolean
+}
+
+/** How an engine reads the archived log: the native bytes, checked and decrypted. */
+export interface LogReader {
+  /** Segments that hold anything behind `first`, in log order, following the history's successors. Throws `gap`. */
+  segments(first: Position, options: { readonly signal: AbortSignal }): AsyncIterable<LogSegment>
+  /** The bytes of one segment; undefined when the archive has none of that name. */
+  read(
+    segment: string,
+    options: { readonly signal: AbortSignal; readonly history?: string | undefined },
+  ): Promise<AsyncIterable<Buffer> | undefined>
+}
+
+export type BaseOptions = {
+  readonly signal: AbortSignal
+  readonly progress: Progress
+  readonly log: Log
+  readonly form?: 'physical' | 'logical' | undefined
+  /** Sessions at most. */
+  readonly parallel: number
+  readonly limitBytesPerSecond?: number | undefined
+  /** The last base of this source, for an incremental one where the engine has that. */
+  readonly parent?: { readonly facts: BaseFacts; readonly files: BaseReader } | undefined
+}
+
+export type LogOptions = {
+  readonly log: Log
+  /** Names the slot or the replica: one archiver per source and name. */
+  readonly name: string
+  /** `strict`: the source's commits wait for `ack`. */
+  readonly durability: 'async' | 'strict'
+  /** The source no longer waits for `ack` though it should, or waits again. */
+  readonly onDegraded?: ((said: string | undefined) => void) | undefined
+}
+
+/** A live source: one endpoint of an engine, connected. */
+export interface Engine extends AsyncDisposable {
+  readonly facts: SourceFacts
+  /** Checks the source for a use; all findings, not the first. */
+  probe(use: Use, options: { readonly signal: AbortSignal }): Promise<Finding[]>
+  /** Takes a base backup into the sink. */
+  takeBase(sink: BaseSink, options: BaseOptions): Promise<BaseFacts>
+  /** The native log. */
+  openLog(options: LogOptions): Promise<LogSource & AsyncDisposable>
+  /** Writes a heartbeat (a logical message, a row) into the source's log where it may; false when it may not. */
+  beat(options: { readonly signal: AbortSignal }): Promise<boolean>
+}
+
+export type RestoreRequest = {
+  readonly base: BaseFacts
+  readonly files: BaseReader
+  readonly archive: LogReader | undefined
+  readonly target: Target
+  /** A directory to lay out, or the URL of a server to fill. */
+  readonly to: string
+  /** Patterns `database.schema.table`, with `*`; empty for everything. */
+  readonly only: readonly string[]
+  /** Start the restored server and wait until it has reached the target. */
+  readonly start: boolean
+  /** Overwrite what is there. */
+  readonly force: boolean
+  /** Tablespaces or data directories elsewhere: old path to new. */
+  readonly remap: Readonly<Record<string, string>>
+  /** Folder of the engine's server programs; else PATH and the usual places. */
+  readonly serverBin?: string | undefined
+  readonly parallel: number
+  readonly signal: AbortSignal
+  readonly progress: Progress
+  readonly log: Log
+}
+
+export type RestoreResult = {
+  /** The last transaction that the restored data holds, when the engine could tell. */
+  readonly last: Commit | undefined
+  /** Where replay stopped. */
+  readonly reached: Position
+  /** What the operator does next, a line each; empty when the server runs. */
+  readonly next: readonly string[]
+  /** How to reach the server that was started. */
+  readonly url?: string | undefined
+}
+
+/** A server run from a restored data directory on a free loopback port, thrown away afterwards. */
+export interface ScratchServer extends AsyncDisposable {
+  readonly url: string
+}
+
+/** One check of a proof, and what it found. */
+export type Check = { readonly name: string; readonly ok: boolean; readonly said: string }
+
+/** An engine as a trade: what can be done with its URLs and its backups before any server is connected. */
+export interface EngineKind {
+  readonly name: string
+  /** URL schemes without the colon: `postgres`, `postgresql`. */
+  readonly schemes: readonly string[]
+  /** Connects. `unreachable`, `denied`, `unsupported` say why not. */
+  open(url: string, options: { readonly signal: AbortSignal; readonly log: Log }): Promise<Engine>
+  /** Reads what a user wrote for `--at` beyond times, names of bases and `latest`: an LSN, a GTID, `file:position`. */
+  parseTarget(text: string): Target | undefined
+  /** Brings a base and the log behind it back. */
+  restore(request: RestoreRequest): Promise<RestoreResult>
+  /**
+   * Restores into a scratch server below `directory`, runs the engine's own checks on it, and returns them all.
+   * The server is ended and the directory emptied whatever happens.
+   */
+  prove(
+    request: Omit<RestoreRequest, 'to' | 'start' | 'force'>,
+    directory: string,
+  ): Promise<{
+    readonly result: RestoreResult
+    readonly checks: readonly Check[]
+  }>
+}

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Brings node_modules and build/ in step with the lockfile and wasm/; silent when nothing is due.
+# Needs any npm. Node itself comes as a binary package, so that every machine runs the same one.
+set -eu
+cd "$(dirname "$0")/.."
+stamp=node_modules/.redoubt-installed
+if ! cmp -s package-lock.json "$stamp"; then
+  command -v npm >/dev/null || {
+    echo 'redoubt: npm is not installed; install it first (Debian: apt-get install npm)' >&2
+    exit 2
+  }
+  echo 'redoubt: installing dependencies (once)' >&2
+  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+  cp package-lock.json "$stamp"
+fi
+if [ ! -e build/kernels.wasm ] || [ -n "$(find wasm -newer build/kernels.wasm -type f)" ]; then
+  node_modules/.bin/node wasm/build.js
+fi
