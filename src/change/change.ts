@@ -70,6 +70,28 @@ export interface LogSink {
   durable(): Position | undefined
 }
 
+/** An archived segment of the log. */
+export type LogSegment = {
+  readonly history: string
+  readonly segment: string
+  readonly first: string
+  readonly next: string
+  readonly sizeBytes: number
+  /** False for the open tail of the log. */
+  readonly complete: boolean
+}
+
+/** How an engine reads the archived log: the native bytes, checked and decrypted. */
+export interface LogReader {
+  /** Segments that hold anything behind `first`, in log order, following the history's successors. Throws `gap`. */
+  segments(first: Position, options: { readonly signal: AbortSignal }): AsyncIterable<LogSegment>
+  /** The bytes of one segment; undefined when the archive has none of that name. */
+  read(
+    segment: string,
+    options: { readonly signal: AbortSignal; readonly history?: string | undefined },
+  ): Promise<AsyncIterable<Buffer> | undefined>
+}
+
 /** A moment to go back to. */
 export type Target =
   | { readonly kind: 'latest' }

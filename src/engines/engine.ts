@@ -1,6 +1,6 @@
 import type { Progress } from '#base/progress'
 import type { Log } from '#base/log'
-import type { Commit, LogSource, Position, Target } from '#change'
+import type { Commit, LogReader, LogSource, Position, Target } from '#change'
 import type { TreeEntry } from '#change/tree'
 
 /** What a use of the source needs and does not find; the statement that mends it, where one does. */
@@ -86,28 +86,6 @@ export interface BaseReader {
       readonly map?: ((path: string) => string | undefined) | undefined
     },
   ): Promise<void>
-}
-
-/** An archived segment of the log. */
-export type LogSegment = {
-  readonly history: string
-  readonly segment: string
-  readonly first: string
-  readonly next: string
-  readonly sizeBytes: number
-  /** False for the open tail of the log. */
-  readonly complete: boolean
-}
-
-/** How an engine reads the archived log: the native bytes, checked and decrypted. */
-export interface LogReader {
-  /** Segments that hold anything behind `first`, in log order, following the history's successors. Throws `gap`. */
-  segments(first: Position, options: { readonly signal: AbortSignal }): AsyncIterable<LogSegment>
-  /** The bytes of one segment; undefined when the archive has none of that name. */
-  read(
-    segment: string,
-    options: { readonly signal: AbortSignal; readonly history?: string | undefined },
-  ): Promise<AsyncIterable<Buffer> | undefined>
 }
 
 export type BaseOptions = {
