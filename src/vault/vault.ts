@@ -2,6 +2,9 @@ import type { LogReader, Position } from '#change'
 import type { ArchiveWriter, LogSpan } from './archive/archive.ts'
 import type { Repository } from './repository/repository.ts'
 
+export type { ArchiveWriter, LogSpan } from './archive/archive.ts'
+export type { Repository, Snapshot } from './repository/repository.ts'
+
 /** A source that the vault knows: one record of the catalog a change. */
 export type SourceRecord = {
   readonly name: string

@@ -4,8 +4,12 @@ import type { LogBlock, LogSink, Position } from '#change'
 export type LogSpan = {
   readonly source: string
   readonly history: string
+  /** It goes on where the span before it ended, in a successor history (a timeline switch): no hole between them. */
+  readonly continues: boolean
   readonly first: string
   readonly next: string
+  /** By the source's word (blocks and beats) the archive was complete up to here at this time. */
+  readonly completeUs?: bigint | undefined
   /** Commit times of the first and the last transaction in it, microseconds since 1970. */
   readonly firstCommitUs?: bigint | undefined
   readonly lastCommitUs?: bigint | undefined

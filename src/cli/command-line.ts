@@ -1,0 +1,105 @@
+import { Command, CommanderError, Option } from 'commander'
+import { Fault, isAbort } from '#base/faults'
+import { createLog, toJson, type Level } from '#base/log'
+import { Display } from './display.ts'
+import { Input, type OptionSpec, type Verb, type VerbGroup } from './verb.ts'
+import { verbs } from './verbs.ts'
+
+const exitUsage = 2
+const exitInterrupted = 130
+
+/** Runs one command line; returns the exit code. Never throws. */
+export async function runCommandLine(argv: readonly string[]): Promise<number> {
+  let code = 0
+  const program = createProgram(async (verb, input) => {
+    code = await runVerb(verb, input)
+  })
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitUsage
+    throw error
+  }
+  return code
+}
+
+/** The whole command line as commander knows it; `run` is called for the verb that was named. */
+export function createProgram(run: (verb: Verb, input: Input) => Promise<void>): Command {
+  const program = new Command('redoubt')
+  program.description('Disaster recovery for data: move it, keep it, survive with it.')
+  program.exitOverride().showHelpAfterError('(run the verb with --help for its options)')
+  program.helpCommand(false)
+  for (const entry of verbs) {
+    if ('verbs' in entry) addGroup(program, entry, run)
+    else addVerb(program, entry, run)
+  }
+  return program
+}
+
+type Run = (verb: Verb, input: Input) => Promise<void>
+
+function addGroup(program: Command, group: VerbGroup, run: Run): void {
+  const command = program.command(group.name).description(group.summary)
+  for (const verb of group.verbs) addVerb(command, verb, run)
+}
+
+const commonOptions: readonly OptionSpec[] = [
+  { flags: '--json', help: 'print the result as JSON on stdout' },
+  { flags: '-q, --quiet', help: 'no progress on stderr' },
+  { flags: '--log-level <level>', help: 'debug, info, warn or error', default: 'info' },
+]
+
+function addVerb(parent: Command, verb: Verb, run: Run): void {
+  const command = parent.command(verb.name).description(verb.summary)
+  if (verb.operands) command.argument(verb.operands)
+  for (const spec of [...verb.options, ...commonOptions]) command.addOption(toOption(spec))
+  const examples = verb.examples.map(([line, meaning]) => `  $ ${line}\n      ${meaning}`)
+  command.addHelpText('after', `\nExamples:\n${examples.join('\n')}`)
+  command.action(async () => {
+    await run(verb, new Input(command.args, command.opts()))
+  })
+}
+
+function toOption(spec: OptionSpec): Option {
+  const option = new Option(spec.flags, spec.help)
+  if (spec.required) option.makeOptionMandatory()
+  if (spec.default !== undefined) option.default(spec.default)
+  if (spec.many) {
+    option.argParser((value: string, all: unknown) => [...(Array.isArray(all) ? all : []), value])
+  }
+  return option
+}
+
+async function runVerb(verb: Verb, input: Input): Promise<number> {
+  const display = new Display({ json: input.flag('json'), quiet: input.flag('quiet') })
+  const interrupt = new AbortController()
+  const onSignal = (name: NodeJS.Signals) => {
+    if (interrupt.signal.aborted) process.exit(exitInterrupted)
+    interrupt.abort(new Fault('interrupted', `stop ${verb.name}: ${name} received`))
+  }
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  try {
+    const level = input.choice<Level>('log-level', ['debug', 'info', 'warn', 'error'])
+    const log = createLog({ write: (line) => display.note(line), level, json: display.json })
+    const context = { signal: interrupt.signal, display, log, env: process.env }
+    return (await verb.run(input, context)) ?? 0
+  } catch (error) {
+    return report(error, interrupt.signal, display)
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+  }
+}
+
+/** Prints an error once, where it ends: a Fault in a sentence with its hint, a defect of ours with its stack. */
+function report(error: unknown, signal: AbortSignal, display: Display): number {
+  const shown = signal.aborted && isAbort(error) ? signal.reason : error
+  if (shown instanceof Fault) {
+    const { code, message, hint } = shown
+    if (display.json) process.stdout.write(`${toJson({ error: { code, message, hint } }, 2)}\n`)
+    process.stderr.write(`redoubt: ${message}\n${hint ? `  ${hint}\n` : ''}`)
+    return shown.exitCode
+  }
+  const text = shown instanceof Error ? (shown.stack ?? shown.message) : String(shown)
+  process.stderr.write(`redoubt: this is a defect, please report it\n${text}\n`)
+  return 1
+}
