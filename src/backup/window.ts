@@ -92,7 +92,9 @@ function joinSpans(spans: readonly LogSpan[]): readonly Stretch[] {
 
 /** Whether the log of a stretch begins early enough for the base and reaches its consistent point. */
 function covers(stretch: Stretch, base: BaseRecord): boolean {
-  const begins = stretch.findIndex((s) => s.history === base.first.history && s.first <= base.first.at)
+  const begins = stretch.findIndex(
+    (s) => s.history === base.first.history && s.first <= base.first.at,
+  )
   return (
     begins >= 0 &&
     stretch
