@@ -3,7 +3,10 @@ import type { ArchiveWriter, LogSpan } from './archive/archive.ts'
 import type { Repository } from './repository/repository.ts'
 
 export type { ArchiveWriter, LogSpan } from './archive/archive.ts'
-export type { Repository, Snapshot } from './repository/repository.ts'
+export { LooseTree, type NodeBody } from './repository/loose-tree.ts'
+export type { BlobSaver, Repository, Snapshot } from './repository/repository.ts'
+export type { TreeNode } from './repository/tree-codec.ts'
+export { readContent, readNodes } from './repository/tree-reader.ts'
 
 /** A source that the vault knows: one record of the catalog a change. */
 export type SourceRecord = {
