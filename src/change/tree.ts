@@ -30,6 +30,9 @@ export type TreeEntry = Attributes &
     | { readonly kind: 'dev' | 'chardev'; readonly rdev: bigint }
   )
 
+/** A node whose name is told beside it, in a path. */
+export type Nameless<Entry> = Entry extends TreeEntry ? Omit<Entry, 'name'> : never
+
 /** Where the bytes of a file come from: a path that a worker reads by itself, or a stream. */
 export type Content =
   | { readonly kind: 'path'; readonly path: Buffer }

@@ -1,7 +1,7 @@
 import type { Progress } from '#base/progress'
 import type { Log } from '#base/log'
 import type { Commit, LogReader, LogSource, Position, Target } from '#change'
-import type { TreeEntry } from '#change/tree'
+import type { Nameless, TreeEntry } from '#change/tree'
 
 /** What a use of the source needs and does not find; the statement that mends it, where one does. */
 export type Finding = {
@@ -48,10 +48,7 @@ export type BaseFacts = {
 }
 
 /** What a base backup knows of a file, a directory or another node, beside its path. */
-export type BaseEntry<Kind extends TreeEntry['kind']> = Omit<
-  Extract<TreeEntry, { kind: Kind }>,
-  'name'
->
+export type BaseEntry<Kind extends TreeEntry['kind']> = Nameless<Extract<TreeEntry, { kind: Kind }>>
 
 /** Where an engine puts the files of a base backup. Paths are relative, `/` between their parts; calls may overlap. */
 export interface BaseSink {

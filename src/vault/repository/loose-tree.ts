@@ -1,10 +1,9 @@
 import { Fault } from '#base/faults'
+import type { Nameless } from '#change/tree'
 import { type TreeNode, TreeBuilder } from './tree-codec.ts'
 import type { BlobSaver } from './repository.ts'
 
-type Nameless<Node> = Node extends TreeNode ? Omit<Node, 'name'> : never
-
-/** A node without its name. */
+/** A node whose name is the last part of the path beside it. */
 export type NodeBody = Nameless<TreeNode>
 
 type Directory = {
