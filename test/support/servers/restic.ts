@@ -30,7 +30,7 @@ export class Restic {
   /** Runs `restic --no-cache ARGS`; throws unless it ends with 0 (or one of `codes`). */
   async run(args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
     const env = { ...this.#env, ...options.env }
-    return await runTool(names[this.#version], 'restic', ['--no-cache', ...args], {
+    return runTool(names[this.#version], 'restic', ['--no-cache', ...args], {
       ...options,
       env,
     })

@@ -30,7 +30,7 @@ export async function runTool(
   options: ToolOptions = {},
 ): Promise<ToolResult> {
   const { bin } = await service(serviceName)
-  return await runProgram(path.join(bin, program), args, options)
+  return runProgram(path.join(bin, program), args, options)
 }
 
 /** Runs any program to its end, as `runTool`. */
