@@ -148,7 +148,7 @@ test('chunks that change places or are left out give a Fault', () => {
     Buffer.concat([header, nonce, ...order.map((i) => chunks[i] ?? Buffer.alloc(0))])
   assert.equal(decryptWith([identity], file([0, 1, 2])).length, chunkSize * 3)
   for (const order of [[1, 0, 2], [0, 2], [0, 1], [0, 1, 2, 2], [2], []]) {
-    assert.throws(() => decryptWith([identity], file(order)), Fault, `order ${order}`)
+    assert.throws(() => decryptWith([identity], file(order)), Fault, `order ${order.join()}`)
   }
 })
 

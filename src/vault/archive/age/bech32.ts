@@ -8,8 +8,7 @@ const checksumSize = 6
 /** Writes bytes under a lower-case prefix. */
 export function encodeBech32(prefix: string, bytes: Uint8Array): string {
   const values = regroup(bytes, 8, 5, true)
-  const sum =
-    polymod([...expand(prefix), ...values, ...new Array<number>(checksumSize).fill(0)]) ^ 1
+  const sum = polymod([...expand(prefix), ...values, 0, 0, 0, 0, 0, 0]) ^ 1
   const check = Array.from({ length: checksumSize }, (_, i) => (sum >>> (5 * (5 - i))) & 31)
   return `${prefix}1${[...values, ...check].map((value) => alphabet[value]).join('')}`
 }
@@ -20,7 +19,7 @@ export function decodeBech32(text: string, prefix: string, what: string): Buffer
   const lower = text.toLowerCase()
   if (text !== lower && text !== text.toUpperCase()) throw refuse('upper and lower case are mixed')
   if (!lower.startsWith(`${prefix}1`)) throw refuse(`it does not start with ${prefix}1`)
-  const values = [...lower.slice(prefix.length + 1)].map((letter) => alphabet.indexOf(letter))
+  const values = Array.from(lower.slice(prefix.length + 1), (letter) => alphabet.indexOf(letter))
   if (values.includes(-1)) throw refuse('it holds a letter that bech32 does not use')
   if (values.length < checksumSize || polymod([...expand(prefix), ...values]) !== 1) {
     throw refuse('its checksum is wrong')
@@ -63,6 +62,6 @@ function polymod(values: readonly number[]): number {
 }
 
 function expand(prefix: string): number[] {
-  const codes = [...prefix].map((letter) => letter.charCodeAt(0))
+  const codes = Array.from(Buffer.from(prefix, 'latin1'))
   return [...codes.map((code) => code >>> 5), 0, ...codes.map((code) => code & 31)]
 }
