@@ -1,0 +1,357 @@
+import { Fault, isAbort, isFault } from '#base/faults'
+import type { Log } from '#base/log'
+import { createProgress, type Progress } from '#base/progress'
+import { type Tasks, tasks } from '#base/tasks'
+import { systemTime, type Time } from '#base/time'
+import type { LogSource, Position } from '#change'
+import type { Engine, EngineKind, Finding } from '#engines'
+import { type Journal, openJournal } from '#journal'
+import type { Vault } from '#vault'
+import { takeBase } from './base.ts'
+import { LagMeter } from './lag.ts'
+import { openShipper, type Shipper } from './ship.ts'
+
+export type ProtectRequest = {
+  readonly kind: EngineKind
+  readonly url: string
+  readonly source: string
+  /** The first is the main one: `strict` waits for it unless `copies` says how many. */
+  readonly vaults: readonly [Vault, ...Vault[]]
+  readonly durability: 'async' | 'strict'
+  /** How many vaults must have a commit before `strict` acknowledges it; undefined for the first one. */
+  readonly copies?: number | undefined
+  readonly baseEveryMs: number
+  readonly form?: 'physical' | 'logical' | undefined
+  readonly parallel: number
+  readonly limitBytesPerSecond?: number | undefined
+  readonly stateDirectory: string
+  readonly journalLimitBytes: number
+  /** Run after each base: retention and the like. */
+  readonly afterBase?: ((signal: AbortSignal) => Promise<void>) | undefined
+  readonly onStatus: (status: ProtectStatus) => void
+  readonly time?: Time | undefined
+  readonly log: Log
+  readonly signal: AbortSignal
+}
+
+/** What a protection says of itself, once a second. */
+export type ProtectStatus = {
+  readonly said: string
+  readonly source: string
+  readonly position: Position | undefined
+  /** Age of the newest moment that the vaults `strict` would wait for can restore: the live RPO. */
+  readonly lagMs: number
+  readonly journalBytes: number
+  readonly vaults: readonly {
+    readonly url: string
+    readonly durable: string | undefined
+    readonly said: string
+  }[]
+  readonly base: Progress | undefined
+  readonly lastBase: string | undefined
+  /** Why the durability that was asked for is not had now. */
+  readonly degraded: string | undefined
+}
+
+const statusEveryMs = 1000
+const beatEveryMs = 1000
+const firstPauseMs = 250
+const pauseMaxMs = 10_000
+
+/**
+ * Protects one source until the signal aborts: captures its log into a local journal, ships it to every vault, takes
+ * bases by schedule. What must hold whatever dies is in SPEC.md beside this file.
+ */
+export async function protect(request: ProtectRequest): Promise<void> {
+  const { kind, url, log, signal } = request
+  {
+    await using engine = await kind.open(url, { signal, log })
+    await refuseUnfit(engine, request)
+  }
+  await using journal = await openJournal(request.stateDirectory, {
+    limitBytes: request.journalLimitBytes,
+    signal,
+  })
+  await tasks(signal, async (t) => {
+    const protection = new Protection(request, journal)
+    await protection.start(t)
+  })
+}
+
+async function refuseUnfit(engine: Engine, request: ProtectRequest): Promise<void> {
+  const use = request.durability === 'strict' ? 'protect-strict' : 'protect'
+  const findings = await engine.probe(use, { signal: request.signal })
+  for (const finding of findings.filter((f) => f.severity === 'warns')) {
+    request.log.warn(finding.said, { mend: finding.mend })
+  }
+  const blocks = findings.filter((finding) => finding.severity === 'blocks')
+  if (blocks.length > 0) throw unfit(request.source, blocks)
+}
+
+/** The refusal that lists everything in the way, with the statements that mend it. */
+export function unfit(source: string, blocks: readonly Finding[]): Fault {
+  const mends = blocks.flatMap((finding) => finding.mend ?? [])
+  return new Fault('refused', `protect ${source}: ${blocks.map((b) => b.said).join('; ')}`, {
+    hint: mends.length > 0 ? `Run on the source: ${mends.join('; ')}` : undefined,
+  })
+}
+
+class Protection {
+  readonly #request: ProtectRequest
+  readonly #journal: Journal
+  readonly #time: Time
+  readonly #lag: LagMeter
+  readonly #shippers: Shipper[] = []
+  readonly #capturing = Promise.withResolvers<void>()
+  #log: LogSource | undefined
+  #acked: Position | undefined
+  #said = 'starting'
+  #degraded: string | undefined
+  #base: Progress | undefined
+  #lastBase: string | undefined
+  #baseDue = false
+  #wakeBases: (() => void) | undefined
+
+  constructor(request: ProtectRequest, journal: Journal) {
+    this.#request = request
+    this.#journal = journal
+    this.#time = request.time ?? systemTime
+    this.#lag = new LagMeter(this.#time.now())
+  }
+
+  async start(t: Tasks): Promise<void> {
+    for (const vault of this.#request.vaults) {
+      const shipper = await openShipper({
+        vault,
+        source: this.#request.source,
+        journal: this.#journal,
+        signal: t.signal,
+        onDurable: () => this.#settle(),
+      })
+      this.#shippers.push(shipper)
+      void t.run((signal) =>
+        this.#keepRunning(`ship to ${vault.url}`, signal, () => shipper.run(signal)),
+      )
+    }
+    void t.run((signal) => this.#keepRunning('capture', signal, () => this.#capture(signal)))
+    void t.run((signal) => this.#bases(signal))
+    void t.run((signal) => this.#report(signal))
+  }
+
+  /** Reads the source's log into the journal until the connection ends. */
+  async #capture(signal: AbortSignal): Promise<void> {
+    const { kind, url, log, durability, source } = this.#request
+    await using engine = await kind.open(url, { signal, log })
+    await this.#rememberSource(engine, signal)
+    await using logSource = await engine.openLog({
+      log,
+      name: source,
+      durability,
+      onDegraded: (said) => this.#degrade(said),
+    })
+    this.#log = logSource
+    await tasks(signal, async (t) => {
+      const done = new AbortController()
+      void t.run((inner) => this.#beat(engine, AbortSignal.any([inner, done.signal])))
+      try {
+        await this.#read(logSource, t.signal)
+      } finally {
+        done.abort()
+      }
+    })
+  }
+
+  async #read(logSource: LogSource, signal: AbortSignal): Promise<void> {
+    const after = this.#resumeFrom()
+    this.#say(after ? `capturing from ${after.at}` : 'capturing from now')
+    try {
+      for await (const item of logSource.read(after, { signal })) {
+        if (item.kind === 'block') {
+          await this.#journal.append(item, { signal })
+          if (this.#request.durability === 'async') await this.#ack(this.#journal.durable())
+        } else {
+          for (const shipper of this.#shippers) shipper.beat(item)
+        }
+        this.#lag.seen(item, this.#time.now())
+        this.#capturing.resolve()
+        this.#settle()
+      }
+    } catch (error) {
+      if (isFault(error, 'log-lost', 'source-changed')) await this.#startOver(error, signal)
+      throw error
+    }
+  }
+
+  /** The log up to the journal's end is safe here; without a journal, what the main vault has counts. */
+  #resumeFrom(): Position | undefined {
+    return this.#journal.durable() ?? this.#shippers[0]?.durable()
+  }
+
+  /** The log between what we have and what the source has now is lost: say so in every vault, and begin anew with a base. */
+  async #startOver(error: Fault, signal: AbortSignal): Promise<void> {
+    for (const shipper of this.#shippers) await shipper.recordGap(error.message, signal)
+    await this.#journal.reset({ signal })
+    this.#baseDue = true
+    this.#wakeBases?.()
+  }
+
+  async #rememberSource(engine: Engine, signal: AbortSignal): Promise<void> {
+    const { source, url, vaults } = this.#request
+    const { engine: name, flavor, version } = engine.facts
+    const record = { name: source, engine: name, flavor, version, url: withoutSecrets(url) }
+    for (const vault of vaults) await vault.catalog.addSource(record, { signal })
+  }
+
+  async #beat(engine: Engine, signal: AbortSignal): Promise<void> {
+    try {
+      while (await engine.beat({ signal })) await this.#time.sleep(beatEveryMs, signal)
+    } catch (error) {
+      if (!signal.aborted) throw error
+    }
+  }
+
+  /** What is durable where `durability` asks for it moves on: tell the lag meter, the source, and the journal. */
+  #settle(): void {
+    const safe = this.#safe()
+    if (!safe) return
+    this.#lag.durable(safe)
+    if (this.#request.durability === 'strict') {
+      this.#ack(safe).catch((error: unknown) => this.#say(`cannot acknowledge: ${String(error)}`))
+    }
+  }
+
+  #safe(): Position | undefined {
+    const { copies } = this.#request
+    if (copies === undefined) return this.#shippers[0]?.durable()
+    const durable = this.#shippers.flatMap((s) => s.durable() ?? [])
+    return durable.toSorted((a, b) => (a.at < b.at ? 1 : -1))[copies - 1]
+  }
+
+  async #ack(position: Position | undefined): Promise<void> {
+    if (!position || !this.#log) return
+    if (position.history === this.#acked?.history && position.at <= this.#acked.at) return
+    this.#acked = position
+    await this.#log.ack(position)
+  }
+
+  /** A base when none opens the present window, then one every `baseEveryMs`. */
+  async #bases(signal: AbortSignal): Promise<void> {
+    await this.#capturing.promise
+    let lastMs = await this.#newestBaseMs(signal)
+    for (;;) {
+      const dueMs = lastMs === undefined || this.#baseDue ? 0 : lastMs + this.#request.baseEveryMs
+      if (dueMs > this.#time.now()) {
+        await this.#sleepUntilDue(dueMs - this.#time.now(), signal)
+        continue
+      }
+      this.#baseDue = false
+      await this.#keepRunning('take a base', signal, () => this.#takeBase(signal))
+      lastMs = this.#time.now()
+    }
+  }
+
+  async #sleepUntilDue(ms: number, signal: AbortSignal): Promise<void> {
+    const woken = Promise.withResolvers<void>()
+    this.#wakeBases = woken.resolve
+    const timer = new AbortController()
+    const sleep = this.#time.sleep(Math.min(ms, 60_000), AbortSignal.any([signal, timer.signal]))
+    await Promise.race([sleep, woken.promise]).finally(() => timer.abort())
+    await sleep.catch(() => signal.throwIfAborted())
+  }
+
+  /** When the newest base was recorded that opens a window onto the log that is being captured. */
+  async #newestBaseMs(signal: AbortSignal): Promise<number | undefined> {
+    const [vault] = this.#request.vaults
+    const bases = await vault.catalog.bases(this.#request.source, { signal })
+    const spans = await vault.archive.spans(this.#request.source, { signal })
+    const last = spans.at(-1)
+    const open = bases.findLast(
+      (base) => last && base.first.history === last.history && base.first.at >= last.first,
+    )
+    return open?.recordedMs
+  }
+
+  async #takeBase(signal: AbortSignal): Promise<void> {
+    const { kind, url, log, vaults, source } = this.#request
+    for (const vault of vaults) {
+      await using engine = await kind.open(url, { signal, log })
+      this.#base = createProgress('base')
+      const taken = await takeBase({
+        engine,
+        vault,
+        source,
+        form: this.#request.form,
+        parallel: this.#request.parallel,
+        limitBytesPerSecond: this.#request.limitBytesPerSecond,
+        progress: this.#base,
+        log,
+        signal,
+      })
+      this.#base = undefined
+      this.#lastBase = taken.record.name
+      this.#say(`base ${taken.record.name} taken in ${Math.round(taken.tookMs / 1000)} s`)
+    }
+    await this.#request.afterBase?.(signal)
+  }
+
+  /** Runs work again after a passing fault, for as long as the signal lets it; every failure is said once. */
+  async #keepRunning(name: string, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+    for (let tries = 0; ; tries++) {
+      const startedMs = this.#time.monotonicMs()
+      try {
+        return await work()
+      } catch (error) {
+        if (signal.aborted || isAbort(error)) throw error
+        if (!isFault(error) || error.recovery === 'stop') throw error
+        if (this.#time.monotonicMs() - startedMs > pauseMaxMs) tries = 0
+        this.#say(`${name}: ${error.message}`)
+        this.#request.log.warn(`${name} failed, trying again: ${error.message}`, {
+          code: error.code,
+        })
+        const pauseMs = Math.min(pauseMaxMs, firstPauseMs * 2 ** Math.min(tries, 10))
+        await this.#time.sleep(pauseMs * (0.5 + Math.random() / 2), signal)
+      }
+    }
+  }
+
+  async #report(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      this.#request.onStatus(this.#status())
+      await this.#time.sleep(statusEveryMs, signal)
+    }
+  }
+
+  #status(): ProtectStatus {
+    return {
+      said: this.#said,
+      source: this.#request.source,
+      position: this.#journal.durable(),
+      lagMs: Math.round(this.#lag.lagMs(this.#time.now())),
+      journalBytes: this.#journal.sizeBytes,
+      vaults: this.#shippers.map((shipper) => shipper.status()),
+      base: this.#base,
+      lastBase: this.#lastBase,
+      degraded: this.#degraded,
+    }
+  }
+
+  #say(said: string): void {
+    this.#said = said
+    this.#request.log.debug(said)
+  }
+
+  #degrade(said: string | undefined): void {
+    if (said === this.#degraded) return
+    this.#degraded = said
+    if (said) this.#request.log.error(`durability is degraded: ${said}`)
+    else this.#request.log.info('durability is restored')
+  }
+}
+
+/** A URL as it may be shown and stored: no password. */
+export function withoutSecrets(url: string): string {
+  const parsed = URL.parse(url)
+  if (!parsed) return url
+  parsed.password = ''
+  return parsed.toString()
+}

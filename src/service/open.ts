@@ -1,0 +1,70 @@
+import { readFile } from 'node:fs/promises'
+import { Fault, fromSystem } from '#base/faults'
+import type { Log } from '#base/log'
+import { openStorage } from '#storage/all'
+import { openVault, type Vault } from '#vault'
+
+/** A vault as the user names it: its password comes from a file, the environment, or a question. */
+export type VaultAddress = {
+  readonly url: string
+  /** 0 for the first `--vault`. */
+  readonly index: number
+  readonly passwordFile?: string | undefined
+}
+
+/** What every service function needs beside its own request. */
+export type Surroundings = {
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly log: Log
+  readonly signal: AbortSignal
+  /** Asks the user for a password; undefined where nobody can be asked. */
+  readonly ask?: ((question: string) => Promise<string>) | undefined
+}
+
+/** Opens a vault with its password. */
+export async function openVaultAt(address: VaultAddress, around: Surroundings): Promise<Vault> {
+  const storage = await openStorage(address.url, { env: around.env, signal: around.signal })
+  const password = await readPassword(address, around)
+  return openVault(storage, { password, signal: around.signal, log: around.log })
+}
+
+/**
+ * The password of a vault: `--password-file`, then REDOUBT_VAULT_PASSWORD or REDOUBT_VAULT_PASSWORD_FILE
+ * (with `_2` and so on for further vaults, which else take the first one's), then a question.
+ */
+export async function readPassword(address: VaultAddress, around: Surroundings): Promise<string> {
+  const { env, ask } = around
+  if (address.passwordFile !== undefined) return readPasswordFile(address.passwordFile)
+  const suffixes = address.index === 0 ? [''] : [`_${address.index + 1}`, '']
+  for (const suffix of suffixes) {
+    const given = env[`REDOUBT_VAULT_PASSWORD${suffix}`]
+    if (given !== undefined && given !== '') return given
+    const file = env[`REDOUBT_VAULT_PASSWORD_FILE${suffix}`]
+    if (file !== undefined && file !== '') return readPasswordFile(file)
+  }
+  if (ask) return ask(`Password of the vault at ${withoutSecrets(address.url)}`)
+  throw new Fault(
+    'usage',
+    `open the vault at ${withoutSecrets(address.url)}: no password was given`,
+    {
+      hint: 'Set REDOUBT_VAULT_PASSWORD or REDOUBT_VAULT_PASSWORD_FILE, or use --password-file.',
+    },
+  )
+}
+
+async function readPasswordFile(path: string): Promise<string> {
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    throw fromSystem(error, `read the password file ${path}`)
+  })
+  const password = text.replace(/\r?\n$/, '')
+  if (password === '') throw new Fault('usage', `read the password file ${path}: it is empty`)
+  return password
+}
+
+/** A URL as it may be shown: no password in it. */
+export function withoutSecrets(url: string): string {
+  const parsed = URL.parse(url)
+  if (!parsed) return url
+  parsed.password = ''
+  return parsed.toString()
+}

@@ -1,0 +1,62 @@
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { protect, type ProtectStatus } from '#backup/protect'
+import { assert, Fault } from '#base/faults'
+import type { Vault } from '#vault'
+import { engineOfUrl } from '#engines/all'
+import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
+import { defaultSourceName } from './source-name.ts'
+
+export type ProtectSettings = {
+  readonly url: string
+  readonly vaults: readonly VaultAddress[]
+  readonly durability: 'async' | 'strict'
+  readonly copies?: number | undefined
+  readonly name?: string | undefined
+  readonly baseEveryMs: number
+  readonly form?: 'physical' | 'logical' | undefined
+  readonly parallel: number
+  readonly limitBytesPerSecond?: number | undefined
+  readonly stateDirectory?: string | undefined
+  readonly journalLimitBytes: number
+  readonly onStatus: (status: ProtectStatus) => void
+}
+
+/** Base backups and continuous log of one source into one or more vaults, until the signal aborts. */
+export async function protectSource(
+  settings: ProtectSettings,
+  around: Surroundings,
+): Promise<void> {
+  const { url, copies, vaults: addresses } = settings
+  const source = settings.name ?? defaultSourceName(url)
+  if (copies !== undefined && (copies < 1 || copies > addresses.length)) {
+    throw new Fault(
+      'usage',
+      `protect ${source}: --copies ${copies} with ${addresses.length} vaults`,
+      {
+        hint: 'Give as many --vault options as copies are wanted.',
+      },
+    )
+  }
+  const kind = await engineOfUrl(url)
+  await using opened = new AsyncDisposableStack()
+  const vaults: Vault[] = []
+  for (const address of addresses) {
+    vaults.push(opened.use(await openVaultAt(address, around)))
+  }
+  const [first, ...more] = vaults
+  assert(first !== undefined, 'the command line asks for a vault')
+  await protect({
+    ...settings,
+    kind,
+    source,
+    vaults: [first, ...more],
+    stateDirectory: settings.stateDirectory ?? join(dataDirectory(around.env), 'protect', source),
+    log: around.log,
+    signal: around.signal,
+  })
+}
+
+function dataDirectory(env: Surroundings['env']): string {
+  return env['REDOUBT_DATA'] ?? join(homedir(), '.redoubt')
+}
