@@ -1,0 +1,146 @@
+import { spawnSync } from 'node:child_process'
+import { globSync, readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import path from 'node:path'
+import { isNeed, matrix, needs, suffixesOf, type Need } from './needs.ts'
+
+const home = path.resolve(import.meta.dirname, '..')
+const bin = path.join(home, 'node_modules/.bin')
+const services = process.env['REDOUBT_SERVICES'] ?? path.join(home, '.services')
+/** A test that takes longer hangs. */
+const testLimitMs = 15 * 60_000
+/** Test files at a time: each may run servers of its own. */
+const width = Math.max(2, Math.min(4, availableParallelism()))
+
+type Outcome = { readonly name: string; readonly ok: boolean; readonly seconds: number }
+const outcomes: Outcome[] = []
+const notRun: string[] = []
+
+function main(args: readonly string[]): number {
+  const known = ['--all', '--soak', '--list']
+  const unknown = args.find((arg) => !known.includes(arg))
+  if (unknown !== undefined) {
+    say(`check: ${unknown} is no option; there are ${known.join(', ')}`)
+    return 2
+  }
+  process.chdir(home)
+  if (args.includes('--list')) return list()
+  if (args.includes('--soak')) return soak()
+  step('format', `${bin}/biome`, ['format', '.'])
+  step('lint', `${bin}/oxlint`, ['--type-aware'])
+  step('types', `${bin}/tsc`, ['--noEmit'])
+  step('dead code', `${bin}/knip`, [])
+  if (args.includes('--all')) matrixRuns()
+  // Last, so that the log ends with what the test runner counted.
+  plainRun()
+  return report()
+}
+
+/** Unit tests and, in the same run, all tests whose servers can be had. */
+function plainRun(): void {
+  const files = testFiles()
+  const missing = new Set(fetch(servicesOf(files)))
+  const lacking = (file: string) => servicesOf([file]).filter((name) => missing.has(name))
+  for (const file of files) {
+    for (const name of lacking(file)) notRun.push(`${file}: ${name} could not be fetched`)
+  }
+  runTests(
+    'tests',
+    files.filter((file) => lacking(file).length === 0),
+    {},
+  )
+}
+
+function matrixRuns(): void {
+  for (const { need, env, services: wanted } of matrix) {
+    const files = testFiles().filter((file) => suffixesOf(file).includes(need))
+    const [name = need] = Object.entries(env).map(([key, value]) => `${key}=${value}`)
+    const missing = fetch([...wanted, ...servicesOf(files)])
+    if (missing.length > 0) notRun.push(`${name}: ${missing.join(', ')} could not be fetched`)
+    else runTests(name, files, env)
+  }
+}
+
+function soak(): number {
+  const files = globSync('test/soak/**/*.ts').sort()
+  fetch(Object.values(needs).flat())
+  for (const file of files) step(file, process.execPath, [file])
+  if (files.length === 0) notRun.push('test/soak holds no trial')
+  return report()
+}
+
+function list(): number {
+  for (const file of testFiles()) say(`${file}\t${servicesOf([file]).join(' ')}`)
+  return 0
+}
+
+function testFiles(): string[] {
+  const files = globSync('{src,tools,test}/**/*.test.ts').sort()
+  const chosen = files.filter((file) => !file.startsWith('test/soak/'))
+  if (chosen.length === 0) throw new Error('no test found')
+  return chosen
+}
+
+function servicesOf(files: readonly string[]): string[] {
+  const wanted = new Set(files.flatMap(suffixesOf).filter(isNeed))
+  return [...new Set([...wanted].flatMap((need: Need) => [...needs[need]]))]
+}
+
+/** Fetches services; returns those that cannot be had, each after a second try. */
+function fetch(names: readonly string[]): string[] {
+  return [...new Set(names)].filter((name) => {
+    const [script, args] =
+      name === 'npm' ? ['fetch-npm.sh', [services]] : ['fetch.sh', [services, name]]
+    const once = () => run(path.join(home, 'tools/services', script), args)
+    return !once() && !once()
+  })
+}
+
+function runTests(name: string, files: readonly string[], env: NodeJS.ProcessEnv): void {
+  if (files.length === 0) return
+  const limits = [`--test-concurrency=${width}`, `--test-timeout=${testLimitMs}`]
+  step(name, process.execPath, ['--test', '--test-reporter=spec', ...limits, ...files], env)
+}
+
+function step(
+  name: string,
+  program: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+): void {
+  say(`== ${name}`)
+  const started = performance.now()
+  const ok = run(program, args, env)
+  outcomes.push({ name, ok, seconds: Math.round((performance.now() - started) / 1000) })
+}
+
+function run(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): boolean {
+  const done = spawnSync(program, args, {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: { ...process.env, PATH: `${bin}:${process.env['PATH']}`, ...env },
+  })
+  if (done.error) say(`${program}: ${done.error.message}`)
+  return done.status === 0
+}
+
+function report(): number {
+  const failed = outcomes.filter(({ ok }) => !ok)
+  const took = outcomes.map(
+    ({ name, ok, seconds }) => `${name} ${ok ? 'ok' : 'FAILED'} ${seconds} s`,
+  )
+  say(`\n== ${took.join(', ')}`)
+  for (const line of notRun) say(`NOT RUN ${line}`)
+  if (failed.length > 0) return 1
+  // Where Debian's packages cannot be had by nature, what they bring is named and is no failure.
+  return notRun.length > 0 && isDebian() ? 3 : 0
+}
+
+function isDebian(): boolean {
+  return /^ID=debian$/m.test(readFileSync('/etc/os-release', 'utf8'))
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+process.exitCode = main(process.argv.slice(2))
