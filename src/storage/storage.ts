@@ -9,19 +9,28 @@ export type PutOptions = {
   readonly signal?: AbortSignal | undefined
   /** Fail with `exists` when the key is there already; only where `can.conditionalPut`. */
   readonly ifAbsent?: boolean | undefined
-  /** Forbid deletion and overwriting until then (milliseconds since 1970); only where `can.retention`. */
+  /**
+   * Keep these bytes until then (milliseconds since 1970), whoever asks; only where `can.retention`.
+   * `delete` is refused as `denied`; an overwrite leaves them behind as an older version.
+   */
   readonly retainUntilMs?: number | undefined
 }
 
 /**
- * Object storage: named, immutable runs of bytes under one prefix. Keys are relative, `/` between their parts,
- * of `[A-Za-z0-9._=+-]`. Every method may be called concurrently. Foreign errors arrive as Faults:
- * `unreachable`, `throttled`, `denied`, `missing`, `exists`, `full`, `corrupt`, `timeout`, `io`.
- * No method retries; `withRetry` (storage/wrap) does. A failed listing throws: it never looks like an empty one.
+ * Object storage: named, immutable runs of bytes under one prefix. Keys are relative, of at most 800 bytes, `/`
+ * between their parts, a part of `[A-Za-z0-9._=+-]`, at most 255 bytes, not `.` or `..`, not beginning with
+ * `.redoubt-`; no key is the folder of another (`a` and `a/b`). What else lies in the place is never listed.
+ *
+ * Every method may be called concurrently. Foreign errors arrive as Faults: `unreachable`, `throttled`, `denied`,
+ * `missing`, `exists`, `conflict`, `full`, `corrupt` (the object is shorter than the range asked for), `timeout`,
+ * `io`; `unsupported` for an option that `can` says no to, `usage` for a bad key. An abort rejects with the
+ * signal's reason. No method retries; `withRetry` (storage/wrap) does. A failed listing throws: it never looks like
+ * an empty one.
  */
 export interface Storage extends AsyncDisposable {
   /** For messages: no credentials in it. */
   readonly url: string
+  /** Tried on the real store when it was opened, not guessed from its name. */
   readonly can: {
     readonly conditionalPut: boolean
     readonly retention: boolean
