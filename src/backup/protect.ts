@@ -3,6 +3,7 @@ import type { Log } from '#base/log'
 import { createProgress, type Progress } from '#base/progress'
 import { type Tasks, tasks } from '#base/tasks'
 import { systemTime, type Time } from '#base/time'
+import { withoutSecrets } from '#base/urls'
 import type { LogSource, Position } from '#change'
 import type { Engine, EngineKind, Finding } from '#engines'
 import { type Journal, openJournal } from '#journal'
@@ -346,12 +347,4 @@ class Protection {
     if (said) this.#request.log.error(`durability is degraded: ${said}`)
     else this.#request.log.info('durability is restored')
   }
-}
-
-/** A URL as it may be shown and stored: no password. */
-export function withoutSecrets(url: string): string {
-  const parsed = URL.parse(url)
-  if (!parsed) return url
-  parsed.password = ''
-  return parsed.toString()
 }

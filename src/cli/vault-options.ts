@@ -1,4 +1,4 @@
-import type { VaultAddress } from '#service'
+import type { VaultAddress } from '#service/open'
 import type { Input, OptionSpec } from './verb.ts'
 
 export const vaultOption: OptionSpec = {

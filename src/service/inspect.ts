@@ -1,6 +1,7 @@
 import { engineOfUrl } from '#engines/all'
 import type { Finding, SourceFacts, Use } from '#engines'
-import { type Surroundings, withoutSecrets } from './open.ts'
+import { withoutSecrets } from '#base/urls'
+import type { Surroundings } from './open.ts'
 
 export type Inspection = {
   readonly url: string

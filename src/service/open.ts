@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { Fault, fromSystem } from '#base/faults'
 import type { Log } from '#base/log'
+import { withoutSecrets } from '#base/urls'
 import { openStorage } from '#storage/all'
 import { openVault, type Vault } from '#vault'
 
@@ -59,12 +60,4 @@ async function readPasswordFile(path: string): Promise<string> {
   const password = text.replace(/\r?\n$/, '')
   if (password === '') throw new Fault('usage', `read the password file ${path}: it is empty`)
   return password
-}
-
-/** A URL as it may be shown: no password in it. */
-export function withoutSecrets(url: string): string {
-  const parsed = URL.parse(url)
-  if (!parsed) return url
-  parsed.password = ''
-  return parsed.toString()
 }

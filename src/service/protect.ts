@@ -7,6 +7,8 @@ import { engineOfUrl } from '#engines/all'
 import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
 import { defaultSourceName } from './source-name.ts'
 
+export type { ProtectStatus } from '#backup/protect'
+
 export type ProtectSettings = {
   readonly url: string
   readonly vaults: readonly VaultAddress[]

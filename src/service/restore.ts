@@ -11,6 +11,8 @@ import type { EngineKind } from '#engines'
 import type { SourceRecord, Vault } from '#vault'
 import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
 
+export type { Proved, Restored } from '#backup/restore'
+
 export type RestoreSettings = {
   readonly vault: VaultAddress
   readonly source?: string | undefined

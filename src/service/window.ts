@@ -2,6 +2,8 @@ import { readWindows, type WindowReport } from '#backup/window'
 import { Fault } from '#base/faults'
 import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
 
+export type { WindowReport } from '#backup/window'
+
 /** What can be restored from a vault, source by source. */
 export async function listWindows(
   address: VaultAddress,

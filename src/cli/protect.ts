@@ -1,0 +1,100 @@
+import { formatSizeBytes } from '#base/bytes'
+import type { ProtectStatus } from '#service/protect'
+import { progressLine } from './display.ts'
+import { surroundings } from './surroundings.ts'
+import { passwordFileOption, readVaults, vaultsOption } from './vault-options.ts'
+import type { Input, Verb } from './verb.ts'
+
+const defaultJournalBytes = 4 * 2 ** 30
+
+export const protectVerb: Verb = {
+  name: 'protect',
+  summary: 'base backups and the continuous log of a source into a vault, until stopped',
+  options: [
+    {
+      flags: '--source <url>',
+      help: 'the database: postgres://…, mysql://…, mariadb://…',
+      required: true,
+    },
+    vaultsOption,
+    {
+      flags: '--durability <mode>',
+      help: 'async: within a second; strict: a commit returns only when the vault has it (RPO 0)',
+      default: 'async',
+    },
+    {
+      flags: '--copies <n>',
+      help: 'strict: how many vaults must have a commit (default: the first one)',
+    },
+    { flags: '--name <name>', help: 'what the vault calls the source (default: host and port)' },
+    { flags: '--base-every <span>', help: 'a new base backup after this long', default: '24h' },
+    { flags: '--base <form>', help: 'physical or logical (default: what the engine does best)' },
+    { flags: '--parallel <n>', help: 'sessions for a base backup', default: '2' },
+    { flags: '--limit <rate>', help: 'bytes a second that a base may read, as 50MB/s' },
+    { flags: '--state <dir>', help: 'the local journal (default: ~/.redoubt/protect/NAME)' },
+    {
+      flags: '--journal-limit <size>',
+      help: 'how much log may wait for the vault here (default: 4GiB)',
+    },
+    passwordFileOption,
+  ],
+  examples: [
+    [
+      'redoubt protect --source postgres://backup@db/shop --vault s3://backup/prod --name shop',
+      'RPO of a second',
+    ],
+    [
+      'redoubt protect --source mysql://backup@db --vault s3://b/a --vault s3://c/a --durability strict --copies 2',
+      'every commit in two regions before it returns',
+    ],
+  ],
+  async run(input, context) {
+    const { protectSource } = await import('#service/protect')
+    const { display } = context
+    let shown = ''
+    await protectSource(
+      {
+        ...readSettings(input),
+        onStatus: (status) => {
+          const line = statusLine(status)
+          if (display.json) display.entry(status, () => line)
+          else if (process.stderr.isTTY)
+            process.stderr.write(`\r\u001b[K${line.slice(0, process.stderr.columns - 1)}`)
+          else if (status.said !== shown) display.note(line)
+          shown = status.said
+        },
+      },
+      surroundings(context),
+    )
+    return undefined
+  },
+}
+
+function readSettings(input: Input) {
+  return {
+    url: input.required('source'),
+    vaults: readVaults(input),
+    durability: input.choice('durability', ['async', 'strict'] as const) ?? 'async',
+    copies: input.count('copies'),
+    name: input.text('name'),
+    baseEveryMs: input.durationMs('base-every') ?? 24 * 3_600_000,
+    form: input.choice('base', ['physical', 'logical'] as const),
+    parallel: input.count('parallel') ?? 2,
+    limitBytesPerSecond: input.sizeBytes('limit'),
+    stateDirectory: input.text('state'),
+    journalLimitBytes: input.sizeBytes('journal-limit') ?? defaultJournalBytes,
+  }
+}
+
+/** `shop  RPO 0.3 s  at 0/3000060  journal 1.2 MiB  capturing` */
+function statusLine(status: ProtectStatus): string {
+  const parts = [
+    status.source,
+    `RPO ${(status.lagMs / 1000).toFixed(1)} s`,
+    `at ${status.position?.at ?? '-'}`,
+    `journal ${formatSizeBytes(status.journalBytes)}`,
+    status.degraded ? `DEGRADED: ${status.degraded}` : status.said,
+  ]
+  if (status.base) parts.push(progressLine(status.base, 0))
+  return parts.join('  ')
+}

@@ -1,0 +1,112 @@
+import { createProgress } from '#base/progress'
+import { Fault } from '#base/faults'
+import { formatTimeUs } from '#base/time'
+import type { Proved, Restored } from '#service/restore'
+import { formatSpan } from './display.ts'
+import { surroundings } from './surroundings.ts'
+import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
+import type { Input, Verb } from './verb.ts'
+
+export const restoreVerb: Verb = {
+  name: 'restore',
+  summary: 'bring a source, or files, back to a moment',
+  options: [
+    vaultOption,
+    { flags: '--source <name>', help: 'the source; may be left out where the vault holds one' },
+    {
+      flags: '--at <moment>',
+      help: 'a time (UTC unless it says otherwise), a position, a transaction, a name, a snapshot, or latest',
+      default: 'latest',
+    },
+    { flags: '--to <target>', help: 'a directory, or the URL of a running server' },
+    {
+      flags: '--only <pattern>',
+      help: 'database.schema.table, or a path of a file tree, with *',
+      many: true,
+    },
+    {
+      flags: '--start',
+      help: 'start the restored server and wait until it has reached the moment',
+    },
+    { flags: '--server-bin <dir>', help: "folder of the engine's server programs" },
+    { flags: '--map <old=new>', help: 'put a tablespace elsewhere', many: true },
+    { flags: '--force', help: 'write into a target that is not empty' },
+    {
+      flags: '--prove',
+      help: 'restore into a scratch server, check it, record the proof, leave nothing',
+    },
+    { flags: '--dry-run', help: 'files: tell what would be written' },
+    { flags: '--parallel <n>', help: 'sessions', default: '2' },
+    passwordFileOption,
+  ],
+  examples: [
+    [
+      "redoubt restore --vault /backup/vault --at '2026-03-01 12:29:59' --to /var/lib/pg-restored --start",
+      'to the second before the mistake',
+    ],
+    ['redoubt restore --vault s3://backup/prod --source shop --prove', 'prove that it can be done'],
+    [
+      'redoubt restore --vault /backup/vault --only shop.public.orders --to postgres://db/shop',
+      'one table',
+    ],
+  ],
+  async run(input, context) {
+    const progress = createProgress('restore')
+    using _following = context.display.follow(progress)
+    const settings = {
+      vault: readVault(input),
+      source: input.text('source'),
+      at: input.required('at'),
+      only: input.list('only'),
+      remap: readMap(input),
+      serverBin: input.text('server-bin'),
+      parallel: input.count('parallel') ?? 2,
+      progress,
+    }
+    const service = await import('#service/restore')
+    if (input.flag('prove')) {
+      const proved = await service.prove(settings, surroundings(context))
+      context.display.result(proved, renderProof)
+      return proved.ok ? 0 : 1
+    }
+    const to = input.text('to')
+    if (to === undefined) {
+      throw new Fault('usage', 'restore: --to is missing', {
+        hint: 'Name a directory or a server, or use --prove.',
+      })
+    }
+    const places = { to, start: input.flag('start'), force: input.flag('force') }
+    const restored = await service.restoreDatabase(
+      { ...settings, ...places },
+      surroundings(context),
+    )
+    context.display.result(restored, render)
+    return undefined
+  },
+}
+
+function readMap(input: Input): Readonly<Record<string, string>> {
+  const pairs = input.list('map').map((pair) => {
+    const at = pair.indexOf('=')
+    if (at > 0 && at < pair.length - 1) return [pair.slice(0, at), pair.slice(at + 1)] as const
+    throw new Fault('usage', `read --map: '${pair}' is not old=new`)
+  })
+  return Object.fromEntries(pairs)
+}
+
+function render({ base, result, tookMs }: Restored): string {
+  const { last, reached, next, url } = result
+  return [
+    `restored from base ${base} in ${formatSpan(tookMs)}`,
+    `reached ${reached.at}${last ? `, last commit ${last.id} at ${formatTimeUs(last.timeUs)}` : ''}`,
+    ...(url ? [`running at ${url}`] : []),
+    ...next,
+  ].join('\n')
+}
+
+function renderProof(proved: Proved): string {
+  const checks = proved.checks.map(
+    (check) => `${check.ok ? '✓' : '✗'} ${check.name}: ${check.said}`,
+  )
+  return [...checks, proved.ok ? `proved in ${formatSpan(proved.tookMs)}` : 'NOT proved'].join('\n')
+}
