@@ -1,6 +1,7 @@
 import type { Progress } from '#base/progress'
 import type { Content } from '#change/tree'
 import type { Storage } from '#storage'
+import type { CompressionMode } from './compression.ts'
 
 export type BlobType = 'data' | 'tree'
 
@@ -11,6 +12,37 @@ export type BlobPlace = {
   readonly length: number
   readonly plainLength: number
 }
+
+/** A blob as a pack's header or an index lists it. */
+export type PackedBlob = {
+  readonly id: string
+  readonly type: BlobType
+  readonly offset: number
+  readonly length: number
+  /** Size once unpacked; 0 when it is not compressed. */
+  readonly plainLength: number
+}
+
+/** A pack with all its blobs, ascending by offset. */
+export type IndexedPack = { readonly id: string; readonly blobs: readonly PackedBlob[] }
+
+/** What a key file says of itself. */
+export type RepositoryKey = {
+  readonly id: string
+  readonly created: string
+  readonly username: string
+  readonly hostname: string
+}
+
+/** A file that is named by the SHA-256 of its stored bytes. */
+export type StoredFile = {
+  readonly id: string
+  readonly sizeBytes: number
+  readonly modifiedMs: number
+}
+
+/** Folders of small files of JSON. */
+export type JsonFolder = 'index' | 'snapshots' | 'locks'
 
 /** A snapshot record, as restic stores it; unknown fields are kept. */
 export type Snapshot = {
@@ -47,7 +79,11 @@ export type SaverStats = {
  */
 export interface BlobSaver extends AsyncDisposable {
   saveContent(content: Content, progress?: Progress): Promise<SavedContent>
-  saveBlob(type: BlobType, plain: Uint8Array): Promise<string>
+  /**
+   * Stores one blob unless it is there already; `again` stores it in any case (repacking).
+   * Returns its id; may wait while uploads lag behind.
+   */
+  saveBlob(type: BlobType, plain: Uint8Array, options?: { again?: boolean }): Promise<string>
   finish(): Promise<SaverStats>
 }
 
@@ -68,9 +104,15 @@ export interface Repository extends AsyncDisposable {
   /** Loads what is new in `index/`; called before anything that looks blobs up. */
   loadIndex(options: { signal: AbortSignal }): Promise<void>
   find(type: BlobType, id: string): BlobPlace | undefined
+  /** All places of a blob: more than one when it was stored twice. */
+  findAll(type: BlobType, id: string): Iterable<BlobPlace>
+  /** Every blob of the loaded index with its place, duplicates too, in no order. */
+  blobs(): Iterable<BlobPlace & { readonly id: string; readonly type: BlobType }>
+  /** The number of what `blobs` yields. */
+  readonly blobCount: number
   openSaver(options: {
     signal: AbortSignal
-    compression?: 'off' | 'fastest' | 'auto' | 'better' | 'max' | undefined
+    compression?: CompressionMode | undefined
     workers?: number | undefined
   }): Promise<BlobSaver>
   /** One blob, decrypted, decompressed, its SHA-256 compared with its id. */
@@ -81,7 +123,41 @@ export interface Repository extends AsyncDisposable {
     options: { signal: AbortSignal; width?: number | undefined },
     visit: (id: string, plain: Buffer) => Promise<void>,
   ): Promise<void>
+  /** The blobs that a stored pack lists in its own header. */
+  readPackHeader(
+    pack: string,
+    sizeBytes: number,
+    options: { signal: AbortSignal },
+  ): Promise<PackedBlob[]>
+  /** Takes a whole pack apart: its header, read from the bytes. */
+  decodePack(pack: string, bytes: Buffer): PackedBlob[]
+  /** Opens an envelope cut out of a pack, unpacks it, and compares it with the id. */
+  openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer
+  /** What lies in a folder, ascending by id; a failed listing throws. */
+  listFiles(folder: JsonFolder | 'keys', options: { signal: AbortSignal }): Promise<StoredFile[]>
+  /** The JSON of a small file; its bytes are compared with its name. */
+  loadJson(
+    folder: JsonFolder,
+    file: { readonly id: string; readonly sizeBytes?: number | undefined },
+    options: { signal: AbortSignal },
+  ): Promise<unknown>
+  /** Stores JSON text, decoded again before it leaves; returns the file's id. */
+  saveJson(folder: JsonFolder, text: string, options: { signal: AbortSignal }): Promise<string>
+  /** One index file, decoded: `encodeIndex` (index/index-file.ts) makes the text of one. */
+  loadIndexFile(
+    file: { readonly id: string; readonly sizeBytes?: number | undefined },
+    options: { signal: AbortSignal },
+  ): Promise<IndexedPack[]>
   snapshots(options: { signal: AbortSignal }): Promise<Snapshot[]>
   saveSnapshot(snapshot: Omit<Snapshot, 'id'>, options: { signal: AbortSignal }): Promise<Snapshot>
   removeSnapshot(id: string, options: { signal: AbortSignal }): Promise<void>
+  /** The key file that opened the repository. */
+  readonly keyId: string
+  listKeys(options: { signal: AbortSignal }): Promise<RepositoryKey[]>
+  /** Lets another password open the repository; returns the id of its key file. */
+  addKey(password: string, options: { signal: AbortSignal }): Promise<string>
+  /** Replaces the key that opened the repository by one with another password. */
+  changeKey(password: string, options: { signal: AbortSignal }): Promise<string>
+  /** Removes a key file; refuses the one that opened the repository. */
+  removeKey(id: string, options: { signal: AbortSignal }): Promise<void>
 }

@@ -1,0 +1,98 @@
+import { readFileSync } from 'node:fs'
+import { Fault } from '#base/faults'
+import { removalTables } from './polynomial.ts'
+
+// The part of the WebAssembly interface that is used here; node's own types leave it to the DOM's.
+type Memory = { readonly buffer: ArrayBuffer }
+declare const WebAssembly: {
+  Module: new (bytes: Uint8Array) => object
+  Memory: new (size: { initial: number; maximum: number }) => Memory
+  Instance: new (module: object, imports: object) => { readonly exports: unknown }
+}
+
+type Exports = {
+  findCut(p: number, end: number, mask: number): number
+  tagBegin(key: number): void
+  tagUpdate(p: number, length: number): void
+  tagEnd(p: number, length: number, key: number, out: number): void
+}
+
+const pageBytes = 65_536
+const keyAt = 20_480
+const tagAt = keyAt + 32
+/** Where the memory that belongs to the caller begins. */
+export const kernelDataAt = pageBytes
+
+/** Bytes that are brought in at a time when the tag of foreign memory is computed. */
+const windowBytes = 128 * 1024
+
+let compiled: object | undefined
+
+/** Compiled once a thread; the bytes come from `npm run build`. */
+function compile(): object {
+  if (compiled) return compiled
+  const file = new URL('../../../build/kernels.wasm', import.meta.url)
+  try {
+    compiled = new WebAssembly.Module(readFileSync(file))
+  } catch (cause) {
+    throw new Fault('io', `load ${file.pathname}: not built or damaged`, {
+      cause,
+      hint: 'Run `npm run build`, or start Redoubt through its launcher, which does.',
+    })
+  }
+  return compiled
+}
+
+/**
+ * The byte loops in WebAssembly with a memory of their own. Not shared between threads. The memory never
+ * moves; `bytes` from `kernelDataAt` on is the caller's, save a window at its very end.
+ */
+export class Kernels {
+  readonly bytes: Buffer
+  readonly #calls: Exports
+  readonly #windowAt: number
+
+  constructor(dataBytes = 0) {
+    const pages = 1 + Math.ceil((dataBytes + windowBytes) / pageBytes)
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
+    const instance = new WebAssembly.Instance(compile(), { env: { memory } })
+    this.#calls = instance.exports as Exports
+    this.bytes = Buffer.from(memory.buffer)
+    this.#windowAt = this.bytes.length - windowBytes
+  }
+
+  /** Sets the polynomial that `findCut` works with. */
+  usePolynomial(polynomial: bigint): void {
+    const { reduce, remove } = removalTables(polynomial)
+    for (let i = 0; i < 256; i++) {
+      this.bytes.writeBigUInt64LE(BigInt.asUintN(64, reduce[i] ?? 0n), 8192 + i * 8)
+      this.bytes.writeBigUInt64LE(remove[i] ?? 0n, 10_240 + i * 8)
+    }
+  }
+
+  /**
+   * The first position in `[at, end]` of `bytes` where the fingerprint of the 64 bytes before it has zeros
+   * under `mask`; 0 when there is none.
+   */
+  findCut(at: number, end: number, mask: number): number {
+    return this.#calls.findCut(at, end, mask)
+  }
+
+  /** Poly1305 of `message` under a 32-byte one-time key. The answer is a view that the next call overwrites. */
+  tag(key: Uint8Array, message: Uint8Array): Buffer {
+    this.bytes.set(key, keyAt)
+    this.#calls.tagBegin(keyAt)
+    let at = 0
+    while (message.length - at > windowBytes) {
+      this.bytes.set(message.subarray(at, at + windowBytes), this.#windowAt)
+      this.#calls.tagUpdate(this.#windowAt, windowBytes)
+      at += windowBytes
+    }
+    const rest = message.length - at
+    const whole = rest & ~15
+    this.bytes.set(message.subarray(at), this.#windowAt)
+    this.#calls.tagUpdate(this.#windowAt, whole)
+    this.#calls.tagEnd(this.#windowAt + whole, rest - whole, keyAt, tagAt)
+    return this.bytes.subarray(tagAt, tagAt + 16)
+  }
+}

@@ -1,0 +1,34 @@
+/** Sizes of the format and bounds of this implementation. Formats: docs/formats/repository.md. */
+
+export const chunkBytesMin = 512 * 1024
+export const chunkBytesMax = 8 * 1024 * 1024
+/** A cut is where the low bits of the fingerprint are zero: one in 2^20 positions. */
+export const chunkMask = 2 ** 20 - 1
+
+/** An open pack is closed once it holds this much. */
+export const packBytesTarget = 16 * 1024 * 1024
+/** A pack of one empty blob, header and all: nothing shorter is a pack. */
+export const packBytesMin = 73
+/** Offsets and lengths inside a pack are stored in 32 bits. */
+export const packBytesMax = 2 ** 32 - 1
+export const packHeaderBytesMax = 16 * 1024 * 1024
+
+/** What one blob may unpack to: far above any chunk, room for a tree of a million nodes. */
+export const blobBytesMax = 1024 * 1024 * 1024
+
+/** Stored and unpacked size of an index, snapshot, lock or key file. */
+export const fileBytesMax = 128 * 1024 * 1024
+export const jsonBytesMax = 256 * 1024 * 1024
+
+/** A new index file is begun at so many blobs, or when the open one is this old. */
+export const indexFileBlobsMax = 50_000
+export const indexFileAgeMaxMs = 10 * 60_000
+
+/** Blobs whose places are kept in memory; more go to a sorted file beside it. */
+export const indexMemoryBlobsMax = 4_000_000
+
+/** Keys that are tried with one password: each costs a fraction of a second. */
+export const keysTriedMax = 20
+
+/** Bounds for the cost of a foreign key file, so that a forged one cannot eat the machine. */
+export const scryptMemoryBytesMax = 1024 * 1024 * 1024

@@ -1,0 +1,136 @@
+import { Fault, isFault } from '#base/faults'
+import { eachLimit } from '#base/tasks'
+import type { Storage } from '#storage'
+import type { EnvelopeCipher } from './crypto.ts'
+import type { BlobIndex } from './index/blob-index.ts'
+import { openBlob, packKey } from './pack.ts'
+import type { BlobPlace, BlobType } from './repository.ts'
+
+type Source = {
+  readonly storage: Storage
+  readonly cipher: EnvelopeCipher
+  readonly index: BlobIndex
+}
+type Wanted = { readonly id: string; readonly type: BlobType } & BlobPlace
+
+/** Blobs that are looked up and sorted by pack at a time: bounds the memory of a large restore. */
+const windowBlobs = 65_536
+/** Neighbours in a pack are fetched together, with what lies between them if that is little. */
+const gapBytesMax = 256 * 1024
+const rangeBytesMax = 8 * 1024 * 1024
+
+/** Reads one blob; when one copy of it is damaged or lost, another one serves. */
+export async function loadBlob(
+  source: Source,
+  type: BlobType,
+  id: string,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  let failure: unknown
+  for (const place of source.index.findAll(type, id)) {
+    try {
+      const { pack, offset: start, length } = place
+      const envelope = await source.storage.get(packKey(pack), {
+        start,
+        end: start + length,
+        signal,
+      })
+      return openBlob(source.cipher, envelope, { ...place, id, type })
+    } catch (error) {
+      if (!isFault(error, 'corrupt', 'missing', 'unreachable')) throw error
+      failure ??= named(error, `${type} blob ${id} in pack ${place.pack}`)
+    }
+  }
+  throw failure ?? new Fault('missing', `read ${type} blob ${id}: no index lists it`)
+}
+
+function named(error: Fault, what: string): Fault {
+  return new Fault(error.code, `read ${what}: ${error.message}`, { cause: error, hint: error.hint })
+}
+
+/** Reads many data blobs: sorted by pack, in ranged reads of neighbours, `width` at a time. */
+export async function loadBlobs(
+  source: Source,
+  ids: Iterable<string>,
+  options: { readonly signal: AbortSignal; readonly width: number },
+  visit: (id: string, plain: Buffer) => Promise<void>,
+): Promise<void> {
+  for (const window of windows(ids)) {
+    const ranges = planRanges(source.index, window)
+    await eachLimit(ranges, options.width, options.signal, (range, signal) =>
+      loadRange(source, range, signal, visit),
+    )
+  }
+}
+
+function* windows(ids: Iterable<string>): Generator<Set<string>> {
+  let window = new Set<string>()
+  for (const id of ids) {
+    window.add(id)
+    if (window.size < windowBlobs) continue
+    yield window
+    window = new Set()
+  }
+  if (window.size > 0) yield window
+}
+
+function planRanges(index: BlobIndex, ids: Set<string>): Wanted[][] {
+  const wanted: Wanted[] = []
+  for (const id of ids) {
+    const place = index.find('data', id)
+    if (!place) throw new Fault('missing', `read data blob ${id}: no index lists it`)
+    wanted.push({ id, type: 'data', ...place })
+  }
+  wanted.sort((a, b) => (a.pack === b.pack ? a.offset - b.offset : a.pack < b.pack ? -1 : 1))
+  const ranges: Wanted[][] = []
+  for (const blob of wanted) {
+    const range = ranges.at(-1)
+    if (range && continues(range, blob)) range.push(blob)
+    else ranges.push([blob])
+  }
+  return ranges
+}
+
+function continues(range: readonly Wanted[], blob: Wanted): boolean {
+  const [first, last] = [range[0], range.at(-1)]
+  if (!first || !last || first.pack !== blob.pack) return false
+  const gap = blob.offset - (last.offset + last.length)
+  return gap <= gapBytesMax && blob.offset + blob.length - first.offset <= rangeBytesMax
+}
+
+async function loadRange(
+  source: Source,
+  range: readonly Wanted[],
+  signal: AbortSignal,
+  visit: (id: string, plain: Buffer) => Promise<void>,
+): Promise<void> {
+  const [first, last] = [range[0], range.at(-1)]
+  if (!first || !last) return
+  const { pack, offset: start } = first
+  let bytes: Buffer | undefined
+  try {
+    bytes = await source.storage.get(packKey(pack), {
+      start,
+      end: last.offset + last.length,
+      signal,
+    })
+  } catch (error) {
+    // A pack that is gone or too short: each of its blobs may have another copy.
+    if (!isFault(error, 'missing', 'corrupt', 'unreachable')) throw error
+  }
+  for (const blob of range) {
+    signal.throwIfAborted()
+    const at = blob.offset - start
+    const plain = bytes && tryOpen(source.cipher, bytes.subarray(at, at + blob.length), blob)
+    await visit(blob.id, plain ?? (await loadBlob(source, blob.type, blob.id, signal)))
+  }
+}
+
+function tryOpen(cipher: EnvelopeCipher, envelope: Buffer, blob: Wanted): Buffer | undefined {
+  try {
+    return openBlob(cipher, envelope, blob)
+  } catch (error) {
+    if (isFault(error, 'corrupt')) return undefined
+    throw error
+  }
+}

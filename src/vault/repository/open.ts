@@ -1,0 +1,298 @@
+import { Fault } from '#base/faults'
+import type { Storage } from '#storage'
+import { isId, sha256Hex } from './blob-id.ts'
+import { configKey, createConfig, decodeConfig, encodeConfig } from './config.ts'
+import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
+import { BlobIndex } from './index/blob-index.ts'
+import { decodeIndex } from './index/index-file.ts'
+import { Kernels } from './kernels.ts'
+import { createMasterKeys, listKeys, openKeys, saveKey, type PasswordCost } from './keys.ts'
+import { fileBytesMax } from './limits.ts'
+import { loadBlob, loadBlobs } from './loader.ts'
+import { decodePack, openBlob, readPackHeader } from './pack.ts'
+import type {
+  BlobSaver,
+  BlobType,
+  IndexedPack,
+  JsonFolder,
+  PackedBlob,
+  Repository,
+  RepositoryKey,
+  RepositoryLock,
+  Snapshot,
+  StoredFile,
+} from './repository.ts'
+import { openSaver } from './saver.ts'
+import { encodeSnapshot, loadSnapshots } from './snapshots.ts'
+import { listFiles, loadJson, readFile, saveJson } from './stored-files.ts'
+
+type Options = { readonly signal: AbortSignal }
+
+/** Makes an empty repository, version 2; throws `exists` where one is already. */
+export async function initRepository(
+  storage: Storage,
+  password: string,
+  options: Options & {
+    readonly passwordCost?: PasswordCost | undefined
+    /** A known polynomial makes the same chunks as another repository that has it. */
+    readonly polynomial?: bigint | undefined
+  },
+): Promise<Repository> {
+  const { signal } = options
+  await refuseExisting(storage, options)
+  const kernels = new Kernels()
+  const master = createMasterKeys()
+  const cipher = new EnvelopeCipher(master, kernels)
+  const config = createConfig(options.polynomial)
+  const keyId = await saveKey(storage, master, password, {
+    ...{ signal, kernels },
+    cost: options.passwordCost,
+  })
+  // The config comes last: without it there is no repository, and a torn beginning can be begun again.
+  await storage.put(configKey, encodeConfig(config, cipher), {
+    signal,
+    ...(storage.can.conditionalPut ? { ifAbsent: true } : {}),
+  })
+  const { passwordCost } = options
+  return new OpenRepository({ storage, kernels, cipher, master, config, keyId, passwordCost })
+}
+
+async function refuseExisting(storage: Storage, { signal }: Options): Promise<void> {
+  const config = await storage.stat(configKey, { signal })
+  if (config) {
+    throw new Fault('exists', `make repository in ${storage.url}: there is one already`, {
+      hint: 'Choose another folder or bucket, or use the one that is there.',
+    })
+  }
+  const keys = await listFiles(storage, 'keys', { signal })
+  if (keys.length > 0) {
+    throw new Fault('exists', `make repository in ${storage.url}: it holds keys but no config`, {
+      hint: 'The config of a repository was lost here, or its making was interrupted: remove keys/ if it holds nothing else.',
+    })
+  }
+}
+
+/**
+ * Opens a repository with one of its passwords. Throws `missing` where none is, `wrong-key` when no key
+ * opens, `unsupported` when its version is unknown. Loads no index yet.
+ */
+export async function openRepository(
+  storage: Storage,
+  password: string,
+  options: Options & { readonly passwordCost?: PasswordCost | undefined },
+): Promise<Repository> {
+  const { signal, passwordCost } = options
+  const facts = await storage.stat(configKey, { signal })
+  if (!facts) {
+    throw new Fault('missing', `open repository in ${storage.url}: there is no config`, {
+      hint: 'Make one with `redoubt vault init`, or check the URL.',
+    })
+  }
+  if (facts.sizeBytes > fileBytesMax) {
+    throw new Fault('corrupt', `read config: ${facts.sizeBytes} bytes exceed ${fileBytesMax}`)
+  }
+  const kernels = new Kernels()
+  const { keyId, master } = await openKeys(storage, password, { signal, kernels })
+  const cipher = new EnvelopeCipher(master, kernels)
+  const config = decodeConfig(await storage.get(configKey, { signal }), cipher)
+  return new OpenRepository({ storage, kernels, cipher, master, config, keyId, passwordCost })
+}
+
+type Parts = {
+  readonly storage: Storage
+  readonly kernels: Kernels
+  readonly cipher: EnvelopeCipher
+  readonly master: EnvelopeKeys
+  readonly config: ReturnType<typeof createConfig>
+  readonly keyId: string
+  /** What new keys cost; other than the default in tests only. */
+  readonly passwordCost: PasswordCost | undefined
+}
+
+class OpenRepository implements Repository {
+  readonly storage: Storage
+  readonly keyId: string
+  readonly #parts: Parts
+  readonly #index = new BlobIndex()
+  /** Index files whose packs are in the index. */
+  #loaded = new Set<string>()
+
+  constructor(parts: Parts) {
+    this.storage = parts.storage
+    this.keyId = parts.keyId
+    this.#parts = parts
+  }
+
+  get id(): string {
+    return this.#parts.config.id
+  }
+
+  get version(): 1 | 2 {
+    return this.#parts.config.version
+  }
+
+  async lock(_kind: 'shared' | 'exclusive', _options: Options): Promise<RepositoryLock> {
+    throw new Fault('unsupported', 'lock repository: not built yet')
+  }
+
+  async loadIndex({ signal }: Options): Promise<void> {
+    const files = await this.listFiles('index', { signal })
+    const present = new Set(files.map((file) => file.id))
+    if ([...this.#loaded].some((id) => !present.has(id))) {
+      // Somebody removed index files, and perhaps packs: begin anew.
+      this.#index.clear()
+      this.#loaded = new Set()
+    }
+    for (const file of files) {
+      if (this.#loaded.has(file.id)) continue
+      for (const pack of await this.loadIndexFile(file, { signal })) this.#index.addPack(pack)
+      this.#loaded.add(file.id)
+    }
+  }
+
+  async loadIndexFile(
+    file: { readonly id: string; readonly sizeBytes?: number | undefined },
+    options: Options,
+  ): Promise<IndexedPack[]> {
+    return decodeIndex(await this.loadJson('index', file, options), `index/${file.id}`)
+  }
+
+  find(type: BlobType, id: string) {
+    return this.#index.find(type, id)
+  }
+
+  findAll(type: BlobType, id: string) {
+    return this.#index.findAll(type, id)
+  }
+
+  blobs() {
+    return this.#index.entries()
+  }
+
+  get blobCount(): number {
+    return this.#index.count
+  }
+
+  async openSaver({
+    signal,
+    compression = 'auto',
+  }: Parameters<Repository['openSaver']>[0]): Promise<BlobSaver> {
+    this.#refuseOldVersion('write to')
+    return openSaver({
+      ...{ storage: this.storage, index: this.#index, keys: this.#parts.master, signal },
+      polynomial: this.#parts.config.polynomial,
+      saveIndex: async (text) => {
+        this.#loaded.add(await this.saveJson('index', text, { signal }))
+      },
+      mode: compression,
+    })
+  }
+
+  #refuseOldVersion(doing: string): void {
+    if (this.version === 2) return
+    throw new Fault('unsupported', `${doing} repository ${this.id.slice(0, 8)}: it has version 1`, {
+      hint: 'Bring it to version 2 with `restic migrate upgrade_repo_v2`, or copy it to a new vault.',
+    })
+  }
+
+  async loadBlob(type: BlobType, id: string, { signal }: Options): Promise<Buffer> {
+    return loadBlob(this.#source(), type, id, signal)
+  }
+
+  async loadBlobs(
+    ids: Iterable<string>,
+    { signal, width = 4 }: Parameters<Repository['loadBlobs']>[1],
+    visit: (id: string, plain: Buffer) => Promise<void>,
+  ): Promise<void> {
+    await loadBlobs(this.#source(), ids, { signal, width }, visit)
+  }
+
+  #source() {
+    return { storage: this.storage, cipher: this.#parts.cipher, index: this.#index }
+  }
+
+  async readPackHeader(pack: string, sizeBytes: number, options: Options): Promise<PackedBlob[]> {
+    return readPackHeader(this.#parts, pack, sizeBytes, options)
+  }
+
+  decodePack(pack: string, bytes: Buffer): PackedBlob[] {
+    return decodePack(this.#parts.cipher, bytes, `pack ${pack}`)
+  }
+
+  openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer {
+    return openBlob(this.#parts.cipher, envelope, blob)
+  }
+
+  async listFiles(folder: JsonFolder | 'keys', options: Options): Promise<StoredFile[]> {
+    return listFiles(this.storage, folder, options)
+  }
+
+  async loadJson(
+    folder: JsonFolder,
+    file: { readonly id: string; readonly sizeBytes?: number | undefined },
+    options: Options,
+  ): Promise<unknown> {
+    return loadJson(this.#parts, folder, file, options)
+  }
+
+  async saveJson(folder: JsonFolder, text: string, options: Options): Promise<string> {
+    this.#refuseOldVersion('write to')
+    return saveJson(this.#parts, folder, text, options)
+  }
+
+  async snapshots({ signal }: Options): Promise<Snapshot[]> {
+    const files = await this.listFiles('snapshots', { signal })
+    return loadSnapshots(files, signal, (file) => this.loadJson('snapshots', file, { signal }))
+  }
+
+  async saveSnapshot(snapshot: Omit<Snapshot, 'id'>, { signal }: Options): Promise<Snapshot> {
+    const id = await this.saveJson('snapshots', encodeSnapshot(snapshot), { signal })
+    return { ...snapshot, id }
+  }
+
+  async removeSnapshot(id: string, { signal }: Options): Promise<void> {
+    if (!isId(id)) throw new Fault('usage', `remove snapshot ${id}: not a whole id`)
+    await this.storage.delete(`snapshots/${id}`, { signal })
+  }
+
+  async listKeys(options: Options): Promise<RepositoryKey[]> {
+    return listKeys(this.storage, options)
+  }
+
+  async addKey(password: string, { signal }: Options): Promise<string> {
+    const { storage, master, kernels, passwordCost: cost } = this.#parts
+    const id = await saveKey(storage, master, password, { signal, kernels, cost })
+    // What was written must open: a vault that nobody can enter is lost.
+    if (sha256Hex(await readFile(storage, 'keys', { id }, { signal })) !== id) {
+      throw new Fault('corrupt', `add key ${id.slice(0, 8)}: the store gives other bytes back`)
+    }
+    return id
+  }
+
+  async changeKey(password: string, { signal }: Options): Promise<string> {
+    const id = await this.addKey(password, { signal })
+    await this.storage.delete(`keys/${this.keyId}`, { signal })
+    return id
+  }
+
+  async removeKey(id: string, { signal }: Options): Promise<void> {
+    if (id === this.keyId) {
+      throw new Fault(
+        'refused',
+        `remove key ${id.slice(0, 8)}: it is the one that opened the vault`,
+        {
+          hint: 'Open the vault with another password to remove this one.',
+        },
+      )
+    }
+    const keys = await this.listFiles('keys', { signal })
+    if (!keys.some((key) => key.id === id)) {
+      throw new Fault('missing', `remove key ${id.slice(0, 64)}: there is no such key`)
+    }
+    await this.storage.delete(`keys/${id}`, { signal })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#index.clear()
+  }
+}
