@@ -59,25 +59,41 @@ export interface TreeSource {
 }
 
 /**
+ * What `prepare` found in a node's place:
+ * `new`: the node was made; a file has its size and reads as zeroes.
+ * `present`: a file was there; its bytes may be read, compared and overwritten.
+ * `same`: a file was there that is taken to hold the right bytes; only `finish` is due.
+ * `kept`: something was there that is to be left as it is, attributes too.
+ */
+export type Prepared = 'new' | 'present' | 'same' | 'kept'
+
+/**
  * Where a tree is laid out again. All paths are relative to the target's root, components joined by `/`.
- * The order of calls: `prepare` of every node, parents first; `write` of file bytes in any order and in
- * parallel; `finish` of every node, children before parents. Nothing is ever written through a symlink.
+ * The order of calls: `prepare` (or `link`) of every node, parents first; `write` and `zero` of file bytes in any
+ * order and in parallel; `finish` of every node, children before parents; `flush`. Nothing is ever written
+ * through a symlink. Throws `full` when there is no room, `refused` where a symlink stands in the way of a path,
+ * `exists` when a directory stands where a file should, `io` for what else the system refuses.
  */
 export interface TreeTarget {
-  /**
-   * Makes the node: directories, links, devices; a file gets its size. For a file that is there already,
-   * returns true when its present bytes may be compared and kept (`read`), else it starts empty of data.
-   */
+  /** Makes the node: directories, links, devices; a file gets its size. */
   prepare(
     path: Buffer,
     entry: TreeEntry,
     options: { readonly signal: AbortSignal },
-  ): Promise<boolean>
+  ): Promise<Prepared>
+  /** Makes the node another name of a file laid out before. */
+  link(path: Buffer, existing: Buffer): Promise<void>
   /** Reads what stands in the file now; for comparing before overwriting. Short at the file's end. */
   read(path: Buffer, offset: number, sizeBytes: number): Promise<Buffer>
   write(path: Buffer, offset: number, bytes: Uint8Array): Promise<void>
-  /** Makes the node another name of a file laid out before. */
-  link(path: Buffer, existing: Buffer): Promise<void>
+  /** Makes the range read as zeroes; a hole where the target keeps such. */
+  zero(path: Buffer, offset: number, sizeBytes: number): Promise<void>
   /** Gives the node its owner, mode, xattrs and times, and closes what is open of it. */
   finish(path: Buffer, entry: TreeEntry): Promise<void>
+  /** Moves a file whose right bytes could not be had out of the way, so that nobody takes it for whole. */
+  spoil(path: Buffer): Promise<void>
+  /** Removes from the directory, with all below, what `keep` does not want; returns the paths removed. */
+  retain(path: Buffer, keep: (name: Buffer) => boolean): Promise<Buffer[]>
+  /** Everything laid out so far is on the disk when it returns. */
+  flush(): Promise<void>
 }
