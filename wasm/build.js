@@ -12,20 +12,20 @@ for (const file of readdirSync(`${here}assembly`).filter((name) => name.endsWith
   const name = file.slice(0, -'.ts'.length)
   // Written beside and renamed: somebody may be loading the old one.
   const draft = `${name}.${process.pid}.tmp`
-  const { error, stderr } = await asc.main([
-    `assembly/${file}`,
-    '--baseDir', here,
-    '--outFile', `../build/${draft}`,
-    '-O3',
-    '--runtime', 'stub',
-    '--noAssert',
-    '--importMemory',
-    '--memoryBase', '1024',
-    '--enable', 'simd,bulk-memory',
-  ])
-  if (error) {
-    console.error(stderr.toString())
-    throw new Error(`compile wasm/assembly/${file}: ${error.message}`)
-  }
+  const { error } = await asc.main(
+    [
+      `assembly/${file}`,
+      '--baseDir', here,
+      '--outFile', `../build/${draft}`,
+      '-O3',
+      '--runtime', 'stub',
+      '--noAssert',
+      '--importMemory',
+      '--memoryBase', '1024',
+      '--enable', 'simd,bulk-memory',
+    ],
+    { stderr: process.stderr },
+  )
+  if (error) throw new Error(`compile wasm/assembly/${file}: ${error.message}`)
   renameSync(build + draft, `${build}${name}.wasm`)
 }

@@ -120,7 +120,10 @@ function decodeKeyFile(id: string, bytes: Buffer): KeyFile {
     hostname: text('hostname'),
   }
   return {
-    ...{ n, r, p, about },
+    n,
+    r,
+    p,
+    about,
     salt: takeBytes(json['salt'], `${what}, salt`),
     data: takeBytes(json['data'], `${what}, data`),
   }

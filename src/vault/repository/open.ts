@@ -1,6 +1,6 @@
 import { Fault } from '#base/faults'
 import type { Storage } from '#storage'
-import { isId, sha256Hex } from './blob-id.ts'
+import { sha256Hex, takeId } from './blob-id.ts'
 import { configKey, createConfig, decodeConfig, encodeConfig } from './config.ts'
 import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { BlobIndex } from './index/blob-index.ts'
@@ -9,6 +9,7 @@ import { Kernels } from './kernels.ts'
 import { createMasterKeys, listKeys, openKeys, saveKey, type PasswordCost } from './keys.ts'
 import { fileBytesMax } from './limits.ts'
 import { loadBlob, loadBlobs } from './loader.ts'
+import { lockRepository } from './lock.ts'
 import { decodePack, openBlob, readPackHeader } from './pack.ts'
 import type {
   BlobSaver,
@@ -45,7 +46,8 @@ export async function initRepository(
   const cipher = new EnvelopeCipher(master, kernels)
   const config = createConfig(options.polynomial)
   const keyId = await saveKey(storage, master, password, {
-    ...{ signal, kernels },
+    signal,
+    kernels,
     cost: options.passwordCost,
   })
   // The config comes last: without it there is no repository, and a torn beginning can be begun again.
@@ -131,8 +133,8 @@ class OpenRepository implements Repository {
     return this.#parts.config.version
   }
 
-  async lock(_kind: 'shared' | 'exclusive', _options: Options): Promise<RepositoryLock> {
-    throw new Fault('unsupported', 'lock repository: not built yet')
+  async lock(kind: 'shared' | 'exclusive', options: Options): Promise<RepositoryLock> {
+    return lockRepository(this, kind, options)
   }
 
   async loadIndex({ signal }: Options): Promise<void> {
@@ -179,7 +181,10 @@ class OpenRepository implements Repository {
   }: Parameters<Repository['openSaver']>[0]): Promise<BlobSaver> {
     this.#refuseOldVersion('write to')
     return openSaver({
-      ...{ storage: this.storage, index: this.#index, keys: this.#parts.master, signal },
+      storage: this.storage,
+      index: this.#index,
+      keys: this.#parts.master,
+      signal,
       polynomial: this.#parts.config.polynomial,
       saveIndex: async (text) => {
         this.#loaded.add(await this.saveJson('index', text, { signal }))
@@ -236,8 +241,9 @@ class OpenRepository implements Repository {
   }
 
   async saveJson(folder: JsonFolder, text: string, options: Options): Promise<string> {
-    this.#refuseOldVersion('write to')
-    return saveJson(this.#parts, folder, text, options)
+    // A lock is all that is ever written to an old repository.
+    if (folder !== 'locks') this.#refuseOldVersion('write to')
+    return saveJson({ ...this.#parts, version: this.version }, folder, text, options)
   }
 
   async snapshots({ signal }: Options): Promise<Snapshot[]> {
@@ -251,7 +257,7 @@ class OpenRepository implements Repository {
   }
 
   async removeSnapshot(id: string, { signal }: Options): Promise<void> {
-    if (!isId(id)) throw new Fault('usage', `remove snapshot ${id}: not a whole id`)
+    takeId(id, 'snapshot to remove')
     await this.storage.delete(`snapshots/${id}`, { signal })
   }
 

@@ -1,4 +1,4 @@
-import { Reader, Writer } from '#base/bytes'
+import { Reader, type Writer } from '#base/bytes'
 import { Fault, isFault } from '#base/faults'
 import type { Storage } from '#storage'
 import { sha256 } from './blob-id.ts'

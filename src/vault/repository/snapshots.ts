@@ -35,7 +35,16 @@ export function encodeSnapshot(snapshot: Omit<Snapshot, 'id'>): string {
     tags: tags?.length ? tags : undefined,
   }
   return JSON.stringify({
-    ...{ time, parent, tree, paths, hostname, username, uid, gid, ...lists, ...rest },
+    time,
+    parent,
+    tree,
+    paths,
+    hostname,
+    username,
+    uid,
+    gid,
+    ...lists,
+    ...rest,
     id: undefined,
   })
 }

@@ -69,23 +69,25 @@ export async function loadJson(
   return decodeJson(cipher.open(await readFile(storage, folder, file, options), what), what)
 }
 
-/** Stores JSON text in the form of version 2, decoded and compared before it leaves; returns its id. */
+/** Stores JSON text in the form of the repository's version, decoded and compared before it leaves. */
 export async function saveJson(
-  { storage, cipher }: { storage: Storage; cipher: EnvelopeCipher },
+  to: { storage: Storage; cipher: EnvelopeCipher; version: 1 | 2 },
   folder: JsonFolder,
   text: string,
   { signal }: ReadOptions,
 ): Promise<string> {
-  const plain = Buffer.from(text)
-  const stored = cipher.seal(Buffer.concat([Buffer.of(compressedMark), compress(plain, 'auto')]))
-  const again = cipher.open(stored, `new file of ${folder}`)
-  if (!decompressLimited(again.subarray(1), jsonBytesMax, `new file of ${folder}`).equals(plain)) {
-    throw new Fault(
-      'corrupt',
-      `write ${folder}: the encoded file does not decode to what was given`,
-    )
+  const json = Buffer.from(text)
+  const plain =
+    to.version === 1 ? json : Buffer.concat([Buffer.of(compressedMark), compress(json, 'auto')])
+  const stored = to.cipher.seal(plain)
+  const what = `new file of ${folder}`
+  const again = to.cipher.open(stored, what)
+  const decoded =
+    to.version === 1 ? again : decompressLimited(again.subarray(1), json.length, what, json.length)
+  if (!decoded.equals(json)) {
+    throw new Fault('corrupt', `write ${what}: it does not decode to what was given`)
   }
   const id = sha256Hex(stored)
-  await storage.put(`${folder}/${id}`, stored, { signal })
+  await to.storage.put(`${folder}/${id}`, stored, { signal })
   return id
 }
