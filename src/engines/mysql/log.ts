@@ -1,0 +1,444 @@
+import { randomUUID } from 'node:crypto'
+import { crc32 } from 'node:zlib'
+import { Fault, isFault } from '#base/faults'
+import { retry } from '#base/retry'
+import { systemTime } from '#base/time'
+import type { Commit, LogBeat, LogBlock, LogSource, Position } from '#change'
+import type { LogOptions } from '#engines'
+import { CommitFinder, wantsBody } from './binlog/commits.ts'
+import {
+  decodeGtidList,
+  decodePreviousGtids,
+  decodeRotate,
+  eventType,
+  magic,
+} from './binlog/event.ts'
+import { Dump, type EndedEvent } from './dump.ts'
+import { findFileOf } from './failover.ts'
+import type { Flavor } from './flavor.ts'
+import { createGtidSet, type GtidSet } from './gtid.ts'
+import { comparePlaces, fileNumber, formatPlace, parsePlace, type Place } from './position.ts'
+import type { Endpoint } from './protocol/endpoint.ts'
+import { Session } from './protocol/session.ts'
+import { type LogFile, readHistory, readLogFiles } from './server.ts'
+
+/** A block is handed over at this size at the latest. */
+const blockMaxBytes = 1024 * 1024
+const statusPeriodMs = 1000
+/** Connections in a row that brought nothing. */
+const failuresMax = 6
+const reconnect = { triesMax: 12, firstDelayMs: 50, delayMaxMs: 5_000 }
+
+/** What is known of the server at one connection. */
+type Link = {
+  readonly control: Session
+  readonly dump: Dump
+  readonly files: readonly LogFile[]
+  /** The server's clock minus ours. */
+  readonly clockAheadUs: bigint
+}
+
+/** Where the reading stands: all that a reconnection needs. */
+type Cursor = {
+  history: string
+  /** The native name of the file; numbers alone make positions. */
+  name: string
+  place: Place
+}
+
+type Item = LogBlock | LogBeat
+
+/** The binary log of one server, from a place on, as raw bytes of its files. One `read` at a time. */
+export class BinlogSource implements LogSource, AsyncDisposable {
+  readonly #endpoint: Endpoint
+  readonly #flavor: Flavor
+  readonly #options: LogOptions
+  readonly #serverId: number
+  readonly #replicaUuid = randomUUID()
+  #history: string
+  #link: Link | undefined
+  #names = new Map<number, string>()
+  /** All transactions up to the cursor: by them the log of another server is joined to this one's. */
+  #gtids: GtidSet | undefined
+
+  constructor(endpoint: Endpoint, flavor: Flavor, history: string, options: LogOptions) {
+    this.#endpoint = endpoint
+    this.#flavor = flavor
+    this.#history = history
+    this.#options = options
+    // The upper half of the numbers: far from those that people give to servers.
+    this.#serverId = (crc32(options.name) | 0x80000000) >>> 0
+  }
+
+  async *read(
+    after: Position | undefined,
+    options: { readonly signal: AbortSignal },
+  ): AsyncGenerator<Item, void, void> {
+    const { signal } = options
+    let cursor: Cursor | undefined = after && {
+      history: after.history,
+      name: '',
+      place: parsePlace(after.at),
+    }
+    for (let failures = 0; ; failures++) {
+      const stream = this.#readOnce(cursor, signal)
+      try {
+        for await (const step of stream) {
+          cursor = step.cursor
+          failures = 0
+          yield step.item
+        }
+      } catch (error) {
+        if (!isFault(error, 'unreachable', 'timeout') || signal.aborted) throw error
+        if (failures >= failuresMax) throw error
+        this.#options.log.warn('the connection to the binary log was lost', { said: error.message })
+        await systemTime.sleep(reconnect.firstDelayMs * 2 ** failures, signal)
+      } finally {
+        await this.#unlink()
+      }
+    }
+  }
+
+  async ack(upTo: Position): Promise<void> {
+    if (this.#options.durability !== 'strict' || upTo.history !== this.#history) return
+    const place = parsePlace(upTo.at)
+    const name = this.#names.get(place.file)
+    if (name === undefined || place.offset === 0) return
+    this.#link?.dump.acknowledge(name, place.offset)
+  }
+
+  /** One connection's worth: ends only by throwing. */
+  async *#readOnce(
+    from: Cursor | undefined,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ cursor: Cursor; item: Item }, void, void> {
+    const cursor = await retry(reconnect, signal, () => this.#connect(from, signal))
+    const link = this.#link
+    if (!link) throw new Fault('unreachable', 'read binary log: the connection is gone')
+    const watch = this.#watch(link, signal)
+    try {
+      const reader = new FileReader(cursor, this.#flavor.family)
+      for await (const dumped of link.dump.read(signal)) {
+        let item: Item | undefined
+        if (dumped.kind === 'file') {
+          item = reader.begin(dumped.name)
+          this.#names.set(fileNumber(dumped.name), dumped.name)
+        } else if (dumped.kind === 'bytes') item = reader.take(dumped.bytes, dumped.ended)
+        else if (dumped.kind === 'drained') item = reader.flush()
+        else item = this.#beat(reader, link)
+        this.#gtids = reader.gtids
+        if (item) yield { cursor: reader.cursor, item }
+      }
+    } finally {
+      await watch.stop()
+    }
+  }
+
+  #beat(reader: FileReader, link: Link): LogBeat | undefined {
+    const { history, place } = reader.cursor
+    // While bytes before the cursor are read again the log's end is not where we are.
+    if (!reader.caughtUp) return undefined
+    const timeUs = BigInt(systemTime.now()) * 1000n + link.clockAheadUs
+    return { kind: 'beat', history, at: formatPlace(place), timeUs }
+  }
+
+  async #connect(from: Cursor | undefined, signal: AbortSignal): Promise<Cursor> {
+    await this.#unlink()
+    const control = await Session.open(this.#endpoint, { signal })
+    try {
+      const history = await readHistory(control, this.#flavor, signal)
+      const files = await readLogFiles(control, signal)
+      const cursor = await this.#start(control, from, history, files, signal)
+      const dump = await Dump.open(this.#endpoint, this.#flavor, cursor.name, {
+        signal,
+        serverId: this.#serverId,
+        semiSync: this.#options.durability === 'strict',
+        replicaUuid: this.#replicaUuid,
+      })
+      const clockAheadUs = await readClockAhead(control, signal)
+      this.#link = { control, dump, files, clockAheadUs }
+      this.#history = history
+      for (const file of files) this.#names.set(fileNumber(file.name), file.name)
+      return cursor
+    } catch (error) {
+      control.destroy()
+      throw error
+    }
+  }
+
+  /** The file to ask for, and the place in it from which on bytes are new. */
+  async #start(
+    control: Session,
+    from: Cursor | undefined,
+    history: string,
+    files: readonly LogFile[],
+    signal: AbortSignal,
+  ): Promise<Cursor> {
+    const newest = files.at(-1)
+    if (!newest) throw new Fault('refused', 'read binary log: the server keeps none')
+    if (!from) {
+      return { history, name: newest.name, place: { file: fileNumber(newest.name), offset: 0 } }
+    }
+    if (from.history !== history) {
+      const known = this.#gtids
+      if (!known || known.empty) throw changed(from.history, history)
+      const name = await findFileOf(control, this.#flavor, files, known, signal)
+      if (name === undefined) throw changed(from.history, history)
+      return { history, name, place: { file: fileNumber(name), offset: 0 } }
+    }
+    return continueFrom(from, files)
+  }
+
+  /** Looks every second whether the source still waits for us. */
+  #watch(link: Link, signal: AbortSignal): { stop(): Promise<void> } {
+    const { onDegraded } = this.#options
+    if (this.#options.durability !== 'strict' || !onDegraded) return { stop: async () => undefined }
+    const done = new AbortController()
+    const both = AbortSignal.any([signal, done.signal])
+    const loop = async () => {
+      let said: string | undefined
+      for (;;) {
+        await systemTime.sleep(statusPeriodMs, both)
+        const now = await readDegraded(link.control, this.#flavor, both)
+        if (now !== said) onDegraded(now)
+        said = now
+      }
+    }
+    const running = loop().catch((error: unknown) => {
+      if (done.signal.aborted || signal.aborted) return
+      onDegraded(`the state of semi-synchronous replication cannot be read: ${String(error)}`)
+    })
+    return {
+      stop: async () => {
+        done.abort()
+        await running
+      },
+    }
+  }
+
+  async #unlink(): Promise<void> {
+    const link = this.#link
+    this.#link = undefined
+    if (!link) return
+    await link.dump[Symbol.asyncDispose]()
+    link.control.destroy()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#unlink()
+  }
+}
+
+function changed(before: string, now: string): Fault {
+  return new Fault('source-changed', `read binary log of ${before}: the server is ${now} now`, {
+    hint: 'Take a new base backup of the server that answers at this address.',
+  })
+}
+
+function continueFrom(from: Cursor, files: readonly LogFile[]): Cursor {
+  const { place } = from
+  const file = files.find((candidate) => fileNumber(candidate.name) === place.file)
+  const [oldest, newest] = [files.at(0), files.at(-1)]
+  if (!file) {
+    if (newest && place.offset === 0 && place.file === fileNumber(newest.name) + 1) {
+      throw new Fault('unreachable', `read binary log ${place.file}: the server has yet to make it`)
+    }
+    if (oldest && place.file < fileNumber(oldest.name)) {
+      throw new Fault('log-lost', `read binary log ${place.file}: the oldest is ${oldest.name}`, {
+        hint: 'The server purged it; a new base backup closes the gap. Keep binary logs for longer.',
+      })
+    }
+    throw new Fault(
+      'source-changed',
+      `read binary log ${place.file}: the newest is ${newest?.name}`,
+      {
+        hint: 'The binary logs were reset; take a new base backup.',
+      },
+    )
+  }
+  if (file.sizeBytes < place.offset) {
+    throw new Fault(
+      'source-changed',
+      `read binary log ${file.name} from ${place.offset}: it ends at ${file.sizeBytes}`,
+      { hint: 'The server lost the end of its log or reset it; take a new base backup.' },
+    )
+  }
+  return { ...from, name: file.name }
+}
+
+/** Undefined while the source waits for replicas as it should. */
+async function readDegraded(
+  control: Session,
+  flavor: Flavor,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const rows = await control.texts(`SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_status'`, { signal })
+  const names = flavor.sourceWords ? /source|master/i : /master/i
+  const status = rows.find(([name]) => names.test(name ?? ''))?.[1]
+  if (status === 'ON') return undefined
+  return status === undefined
+    ? 'the source has no semi-synchronous replication'
+    : 'the source fell back to asynchronous replication: commits do not wait for the vault'
+}
+
+async function readClockAhead(control: Session, signal: AbortSignal): Promise<bigint> {
+  const before = systemTime.now()
+  const row = await control.one('SELECT UNIX_TIMESTAMP(NOW(6))', { signal })
+  const after = systemTime.now()
+  const [seconds = '0', fraction = ''] = (row?.[0] ?? '0').split('.')
+  const theirs = BigInt(seconds) * 1_000_000n + BigInt(fraction.padEnd(6, '0').slice(0, 6))
+  return theirs - BigInt(Math.round((before + after) / 2)) * 1000n
+}
+
+/** Gathers the bytes of files into blocks and follows positions and commits. Bytes before the cursor are read over. */
+class FileReader {
+  readonly #family: 'mysql' | 'mariadb'
+  readonly #history: string
+  /** From here on bytes are new. */
+  readonly #wanted: Place
+  #commitFinder = new CommitFinder()
+  #name: string
+  #file: number
+  #stamp: number | undefined
+  /** Where the next event's bytes go in the file. */
+  #offset = 0
+  #parts: Buffer[] = []
+  #partsBytes = 0
+  #partsOffset = 0
+  #commits: Commit[] = []
+  /** The file that follows, once the present one was handed over to its end. */
+  #next: string | undefined
+  gtids: GtidSet
+
+  constructor(cursor: Cursor, family: 'mysql' | 'mariadb') {
+    this.#family = family
+    this.#history = cursor.history
+    this.#wanted = cursor.place
+    this.#name = cursor.name
+    this.#file = cursor.place.file
+    this.gtids = createGtidSet(family)
+  }
+
+  /** What was handed over ends here. */
+  get cursor(): Cursor {
+    if (this.#next !== undefined) {
+      const place = { file: fileNumber(this.#next), offset: 0 }
+      return { history: this.#history, name: this.#next, place }
+    }
+    const offset = this.#parts.length > 0 ? this.#partsOffset : this.#offset
+    const own = { file: this.#file, offset, stamp: this.#stamp }
+    const place = comparePlaces(own, this.#wanted) < 0 ? this.#wanted : own
+    return { history: this.#history, name: this.#name, place }
+  }
+
+  get caughtUp(): boolean {
+    return this.#parts.length === 0 && comparePlaces(this.cursor.place, this.#wanted) >= 0
+  }
+
+  /** The server names the file that follows: what came of the one before is complete. */
+  begin(name: string): LogBlock | undefined {
+    const closing = this.#offset > 0 && name !== this.#name && this.#next === undefined
+    const block = closing ? this.#block(name) : undefined
+    if (this.#offset === 0 || name !== this.#name) this.#enter(name)
+    return block
+  }
+
+  #enter(name: string): void {
+    this.#name = name
+    this.#file = fileNumber(name)
+    this.#stamp = undefined
+    this.#offset = 0
+    this.#next = undefined
+    this.#commitFinder.reset()
+    this.#add(magic)
+  }
+
+  take(bytes: Buffer, ended: EndedEvent | undefined): LogBlock | undefined {
+    if (ended?.header.type === eventType.formatDescription) this.#checkStamp(ended)
+    this.#add(bytes)
+    if (ended) {
+      this.#checkPosition(ended)
+      this.#follow(ended)
+      if (ended.header.type === eventType.rotate && ended.body) {
+        return this.#block(decodeRotate(ended.body).name)
+      }
+    }
+    return this.#partsBytes >= blockMaxBytes ? this.#block(undefined) : undefined
+  }
+
+  flush(): LogBlock | undefined {
+    return this.#parts.length === 0 ? undefined : this.#block(undefined)
+  }
+
+  /** Cuts off what is before the wanted place. */
+  #add(bytes: Buffer): void {
+    const start = this.#offset
+    this.#offset += bytes.length
+    const before = this.#file === this.#wanted.file ? this.#wanted.offset - start : 0
+    if (before >= bytes.length) return
+    const wanted = before > 0 ? bytes.subarray(before) : bytes
+    if (this.#parts.length === 0) this.#partsOffset = start + Math.max(0, before)
+    this.#parts.push(wanted)
+    this.#partsBytes += wanted.length
+  }
+
+  #checkStamp(ended: EndedEvent): void {
+    const { stamp } = ended.format
+    this.#stamp ??= stamp
+    const { stamp: wanted, file } = this.#wanted
+    if (file !== this.#file || wanted === undefined || wanted === stamp) return
+    throw new Fault(
+      'source-changed',
+      `read binary log ${this.#name}: it is not the file of before`,
+      {
+        hint: 'The binary logs were reset; take a new base backup.',
+      },
+    )
+  }
+
+  #checkPosition({ header }: EndedEvent): void {
+    if (header.nextPosition === this.#offset % 2 ** 32) return
+    throw new Fault(
+      'protocol',
+      `read binary log ${this.#name}: an event ends at ${this.#offset} and says ${header.nextPosition}`,
+    )
+  }
+
+  #follow({ header, body }: EndedEvent): void {
+    if (body && header.type === eventType.previousGtids) {
+      this.gtids = createGtidSet(this.#family, decodePreviousGtids(body))
+    } else if (body && header.type === eventType.gtidList) {
+      this.gtids = createGtidSet(this.#family, decodeGtidList(body))
+    }
+    const wanted = body && wantsBody(header.type) ? body : undefined
+    const commit = this.#commitFinder.take(header, wanted)
+    if (!commit) return
+    if (commit.id !== '') this.gtids.add(commit.id)
+    const place = { file: this.#file, offset: this.#offset, stamp: this.#stamp }
+    if (comparePlaces(place, this.#wanted) <= 0) return
+    this.#commits.push({ at: formatPlace(place), timeUs: commit.timeUs, id: commit.id })
+  }
+
+  /** `nextFile` when the file is complete with this block. */
+  #block(nextFile: string | undefined): LogBlock {
+    const bytes = this.#parts.length === 1 ? this.#parts[0] : Buffer.concat(this.#parts)
+    const end = { file: this.#file, offset: this.#offset, stamp: this.#stamp }
+    const offset = this.#parts.length > 0 ? this.#partsOffset : this.#offset
+    const block: LogBlock = {
+      kind: 'block',
+      history: this.#history,
+      segment: this.#name,
+      offset,
+      bytes: bytes ?? Buffer.alloc(0),
+      first: formatPlace({ ...end, offset }),
+      next: formatPlace(nextFile === undefined ? end : { file: fileNumber(nextFile), offset: 0 }),
+      commits: this.#commits,
+      closes: nextFile !== undefined,
+    }
+    this.#parts = []
+    this.#partsBytes = 0
+    this.#commits = []
+    this.#next = nextFile
+    return block
+  }
+}

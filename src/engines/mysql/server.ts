@@ -1,0 +1,61 @@
+import type { Flavor } from './flavor.ts'
+import type { Session } from './protocol/session.ts'
+
+export type LogFile = { readonly name: string; readonly sizeBytes: number }
+
+/**
+ * What makes positions of this server comparable: MySQL's server UUID. MariaDB has none; the number of its domain and
+ * its own tell servers of one topology apart.
+ */
+export async function readHistory(
+  session: Session,
+  flavor: Flavor,
+  signal: AbortSignal,
+): Promise<string> {
+  if (flavor.family === 'mysql') {
+    const row = await session.one('SELECT @@global.server_uuid', { signal })
+    return row?.[0] ?? ''
+  }
+  const row = await session.one('SELECT @@global.gtid_domain_id, @@global.server_id', { signal })
+  return `mariadb-${row?.[0]}-${row?.[1]}`
+}
+
+/** The binary log files that the server still has, oldest first. */
+export async function readLogFiles(session: Session, signal: AbortSignal): Promise<LogFile[]> {
+  const rows = await session.texts('SHOW BINARY LOGS', { signal })
+  return rows.map(([name, size]) => ({ name: name ?? '', sizeBytes: Number(size) }))
+}
+
+/** Where the binary log ends; undefined where there is none. */
+export async function readLogEnd(
+  session: Session,
+  flavor: Flavor,
+  signal: AbortSignal,
+): Promise<{ readonly name: string; readonly offset: number } | undefined> {
+  const row = await session.one(flavor.logStatus, { signal })
+  if (!row?.[0]) return undefined
+  return { name: row[0], offset: Number(row[1]) }
+}
+
+/** Reads system variables by their bare names; those that the server does not know are left out. */
+export async function readVariables(
+  session: Session,
+  names: readonly string[],
+  signal: AbortSignal,
+): Promise<Map<string, string>> {
+  const list = names.map((name) => `'${name}'`).join(',')
+  const sql = `SHOW GLOBAL VARIABLES WHERE Variable_name IN (${list})`
+  const rows = await session.texts(sql, { signal })
+  return new Map(rows.map(([name, value]) => [name?.toLowerCase() ?? '', value ?? '']))
+}
+
+/** All transactions of which the server knows, as its own text. */
+export async function readGtids(
+  session: Session,
+  flavor: Flavor,
+  signal: AbortSignal,
+): Promise<string> {
+  const name = flavor.family === 'mysql' ? 'gtid_executed' : 'gtid_binlog_pos'
+  const variables = await readVariables(session, [name], signal)
+  return (variables.get(name) ?? '').replaceAll(/\s/g, '')
+}
