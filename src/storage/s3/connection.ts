@@ -1,0 +1,111 @@
+import { Agent as HttpAgent } from 'node:http'
+import { Agent as HttpsAgent } from 'node:https'
+import { S3Client } from '@aws-sdk/client-s3'
+import { defaultProvider } from '@aws-sdk/credential-provider-node'
+import { NodeHttpHandler } from '@smithy/node-http-handler'
+import type { S3Place } from './place.ts'
+
+export type S3Credentials = {
+  readonly accessKeyId: string
+  readonly secretAccessKey: string
+  readonly sessionToken?: string | undefined
+}
+
+export type S3Timeouts = {
+  readonly connectMs: number
+  /** A connection on which nothing has moved for so long is given up. */
+  readonly idleMs: number
+}
+
+export const defaultTimeouts: S3Timeouts = { connectMs: 10_000, idleMs: 60_000 }
+
+const metadataTimeoutMs = 2000
+
+/** The client of one place: one try a call, its sockets kept alive; whoever calls bounds their number. */
+export function createClient(
+  place: S3Place,
+  timeouts: S3Timeouts,
+  credentials: S3Credentials | undefined,
+): S3Client {
+  const region = place.region ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION']
+  return new S3Client({
+    maxAttempts: 1,
+    forcePathStyle: place.pathStyle,
+    credentials: credentials
+      ? definedOnly(credentials)
+      : defaultProvider({
+          timeout: metadataTimeoutMs,
+          maxRetries: 1,
+          ...(place.profile === undefined ? {} : { profile: place.profile }),
+        }),
+    // Most stores beside AWS take any region, and want some; AWS's own is found in its files.
+    ...(region ? { region } : place.endpoint ? { region: 'us-east-1' } : {}),
+    ...(place.endpoint ? { endpoint: place.endpoint } : {}),
+    ...(place.profile ? { profile: place.profile } : {}),
+    // Each request's body is signed by its SHA-256, which the store verifies. The newer checksum headers and trailers
+    // on top are refused by some stores.
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    // Waiting for `100 Continue` costs a round trip for each body, and some stores never send it.
+    expectContinueHeader: false,
+    requestHandler: new NodeHttpHandler({
+      connectionTimeout: timeouts.connectMs,
+      socketTimeout: timeouts.idleMs,
+      httpAgent: new HttpAgent({ keepAlive: true }),
+      httpsAgent: new HttpsAgent({ keepAlive: true }),
+      logger: quiet,
+    }),
+    logger: quiet,
+  })
+}
+
+function definedOnly({ accessKeyId, secretAccessKey, sessionToken }: S3Credentials) {
+  return { accessKeyId, secretAccessKey, ...(sessionToken ? { sessionToken } : {}) }
+}
+
+/** What goes wrong comes as an error; the client's own remarks are not for the terminal. */
+const quiet = {
+  trace: () => undefined,
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+}
+
+/** Lets so many run at a time; the others wait their turn. */
+export class Slots {
+  readonly #waiting: (() => void)[] = []
+  #free: number
+
+  constructor(count: number) {
+    this.#free = count
+  }
+
+  async take(signal: AbortSignal | undefined): Promise<Disposable> {
+    signal?.throwIfAborted()
+    if (this.#free > 0) this.#free -= 1
+    else await this.#turn(signal)
+    return { [Symbol.dispose]: () => this.#release() }
+  }
+
+  #turn(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const abort = () => {
+        this.#waiting.splice(this.#waiting.indexOf(go), 1)
+        reject(signal?.reason)
+      }
+      const go = () => {
+        signal?.removeEventListener('abort', abort)
+        resolve()
+      }
+      signal?.addEventListener('abort', abort, { once: true })
+      this.#waiting.push(go)
+    })
+  }
+
+  #release(): void {
+    const next = this.#waiting.shift()
+    if (next) next()
+    else this.#free += 1
+  }
+}
