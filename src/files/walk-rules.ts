@@ -1,25 +1,25 @@
 import { readFileSync } from 'node:fs'
 import { Fault, fromSystem } from '#base/faults'
-import { parseSizeBytes } from '#base/bytes'
 import { anyPatterns, compilePatterns } from './patterns.ts'
 import type { Marker, ScanRules } from './scan.ts'
 
 /** What a walk takes and leaves out, as the command line has it. Plain data: it goes to another thread. */
 export type WalkRules = {
-  /** Absolute or relative to the working directory. */
+  /** Absolute or relative to `root`; `.` is all that is in that. */
   readonly paths: readonly string[] | readonly Uint8Array[]
+  /** The working directory unless given. */
+  readonly root?: string | undefined
   readonly excludes?: readonly string[] | undefined
   /** Like `excludes`, in any case. */
-  readonly insensitiveExcludes?: readonly string[] | undefined
+  readonly excludesNoCase?: readonly string[] | undefined
   /** Files of patterns, one a line; `#` begins a comment, `$NAME` stands for a variable, `$$` for a dollar. */
   readonly excludeFiles?: readonly string[] | undefined
-  readonly insensitiveExcludeFiles?: readonly string[] | undefined
+  readonly excludeFilesNoCase?: readonly string[] | undefined
   /** `name` or `name:header`: leaves out what else is in a directory that holds such a file. */
   readonly excludeIfPresent?: readonly string[] | undefined
   /** Leaves out what directories marked by a CACHEDIR.TAG hold. */
   readonly excludeCaches?: boolean | undefined
-  /** A size such as `10M`: larger files are left out. */
-  readonly excludeLargerThan?: string | undefined
+  readonly excludeLargerThanBytes?: number | undefined
   readonly oneFileSystem?: boolean | undefined
   readonly sockets?: boolean | undefined
   readonly accessTimes?: boolean | undefined
@@ -35,20 +35,20 @@ const cacheMarker: Marker = {
 export function compileRules(rules: WalkRules): ScanRules {
   const sensitive = [...(rules.excludes ?? []), ...linesOf(rules.excludeFiles)]
   const insensitive = [
-    ...(rules.insensitiveExcludes ?? []),
-    ...linesOf(rules.insensitiveExcludeFiles),
+    ...(rules.excludesNoCase ?? []),
+    ...linesOf(rules.excludeFilesNoCase),
   ]
   const markers = (rules.excludeIfPresent ?? []).map(parseMarker)
   return {
     paths: rules.paths.map((path) => Buffer.from(path as Uint8Array)),
-    workingDirectory: Buffer.from(process.cwd()),
+    workingDirectory: Buffer.from(rules.root ?? process.cwd()),
     excluded: anyPatterns([
       compilePatterns(sensitive),
       compilePatterns(insensitive, { insensitive: true }),
     ]),
     markers: rules.excludeCaches ? [...markers, cacheMarker] : markers,
-    ...(rules.excludeLargerThan !== undefined && {
-      largerThanBytes: parseLimit(rules.excludeLargerThan),
+    ...(rules.excludeLargerThanBytes !== undefined && {
+      largerThanBytes: BigInt(rules.excludeLargerThanBytes),
     }),
     oneFileSystem: rules.oneFileSystem ?? false,
     sockets: rules.sockets ?? false,
@@ -90,13 +90,4 @@ function parseMarker(text: string): Marker {
       hint: 'Give the name of a file, or name:header.',
     })
   return { name, header: colon < 0 ? undefined : text.slice(colon + 1) }
-}
-
-function parseLimit(text: string): bigint {
-  const size = parseSizeBytes(text)
-  if (size === undefined)
-    throw new Fault('usage', `read the size ${JSON.stringify(text)}`, {
-      hint: 'Such as 10M or 2G.',
-    })
-  return BigInt(size)
 }

@@ -1,0 +1,6 @@
+export { openTarget } from './lay.ts'
+export type { LayOptions, LocalTarget, Overwrite } from './lay.ts'
+export { anyPatterns, compilePatterns, patternText } from './patterns.ts'
+export type { Patterns } from './patterns.ts'
+export { createWalk } from './walk.ts'
+export type { WalkRules } from './walk-rules.ts'
