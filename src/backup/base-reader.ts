@@ -1,7 +1,7 @@
 import { Fault } from '#base/faults'
 import type { BaseFile, BaseReader } from '#engines'
 import { type ReadNode, readContent, readNodes, type Repository, restoreTree } from '#vault'
-import { openDirectory } from '#files'
+import { openTarget } from '#files'
 
 /** How an engine reads a stored base: a tree of the repository, by path. */
 export function openBaseReader(repository: Repository, tree: string): BaseReader {
@@ -24,8 +24,19 @@ export function openBaseReader(repository: Repository, tree: string): BaseReader
       yield* readContent(repository, found.node, { signal })
     },
     async layOut(directory, options) {
-      const target = await openDirectory(directory, { force: true })
-      await restoreTree({ repository, tree, target, ...options })
+      const { signal, progress, map } = options
+      await repository.loadIndex({ signal })
+      await using target = await openTarget(directory, { overwrite: 'always' })
+      await restoreTree(repository, tree, target, {
+        signal,
+        progress,
+        ...(map && {
+          map: (path) => {
+            const mapped = map(path.toString())
+            return mapped === undefined ? undefined : Buffer.from(mapped)
+          },
+        }),
+      })
     },
   }
 }

@@ -4,6 +4,22 @@ import type { Repository } from './repository/repository.ts'
 
 export type { ArchiveWriter, LogSpan } from './archive/archive.ts'
 export { LooseTree, type NodeBody } from './repository/loose-tree.ts'
+export {
+  type Archived,
+  type ArchiveOptions,
+  type ArchiveSummary,
+  archiveTree,
+  chooseParent,
+  type Trouble as ArchiveTrouble,
+} from './repository/archiver.ts'
+export {
+  type RestoreOptions,
+  type RestoreTrouble,
+  type Restored,
+  restoreTree,
+  type Selection,
+} from './repository/restorer.ts'
+export { resolveTree } from './repository/tree-loader.ts'
 export type { BlobSaver, Repository, Snapshot } from './repository/repository.ts'
 export type { TreeNode } from './repository/tree-codec.ts'
 export { readContent, readNodes } from './repository/tree-reader.ts'
