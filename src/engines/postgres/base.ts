@@ -1,0 +1,579 @@
+import { createHash, type Hash } from 'node:crypto'
+import { Fault, isFault } from '#base/faults'
+import { Queue } from '#base/queue'
+import type { BaseEntry, BaseFacts, BaseOptions, BaseSink } from '#engines'
+import { type Address, openSession, openWalSender, type Session } from './connection.ts'
+import type { ServerFacts } from './facts.ts'
+import {
+  decodeIncrementalHead,
+  type IncrementalHead,
+  toExtents,
+  wholePath,
+  wholeSizeBytes,
+} from './incremental.ts'
+import { positionOf } from './lsn.ts'
+import { formatManifest, type Manifest, type ManifestFile, parseManifest } from './manifest.ts'
+import { type DamagedPage, firstBlockOf, PageCheck } from './pages.ts'
+import {
+  type BackupEvent,
+  readBackup,
+  type Tablespace,
+  uploadManifest,
+} from './protocol/base-backup.ts'
+import type { Wire } from './protocol/wire.ts'
+import { type TarEntry, TarReader } from './tar.ts'
+
+/** What waits of one file for the sink. */
+const fileQueueBytes = 4 << 20
+/** Files that the sink works on at a time: small ones overlap, so that all its workers are busy. */
+const openFilesMax = 16
+/** A manifest is held in memory: some 150 bytes for each file of the cluster. */
+const manifestBytesMax = 1 << 30
+/** Files that are rewritten here are small. */
+const smallFileBytesMax = 1 << 20
+
+export const manifestName = 'backup_manifest'
+
+type Written = { readonly sizeBytes: number; readonly sum: string | undefined }
+
+/** Takes a physical base backup over the replication protocol: a whole one, or, from 17 on, the changes since the parent. */
+export async function takePhysicalBase(
+  address: Address,
+  facts: ServerFacts,
+  sink: BaseSink,
+  options: BaseOptions,
+): Promise<BaseFacts> {
+  const { signal, log } = options
+  if (options.parent && (await canBuildOn(address, facts, options.parent.facts, options))) {
+    try {
+      return await new BaseTaker(address, facts, sink, options, true).run()
+    } catch (error) {
+      // Refused before anything was sent: summaries that are gone or do not reach back, a manifest it does not know.
+      if (!(error instanceof IncrementalRefused)) throw error
+      signal.throwIfAborted()
+      log.info('takes a whole base: the server refused an incremental one', {
+        cause: error.fault.message,
+      })
+    }
+  }
+  return new BaseTaker(address, facts, sink, options, false).run()
+}
+
+class IncrementalRefused extends Error {
+  readonly fault: Fault
+  constructor(fault: Fault) {
+    super(fault.message, { cause: fault })
+    this.fault = fault
+  }
+}
+
+async function canBuildOn(
+  address: Address,
+  facts: ServerFacts,
+  parent: BaseFacts,
+  options: BaseOptions,
+): Promise<boolean> {
+  const { signal } = options
+  if (facts.versionNumber < 170_000 || parent.form !== 'physical') return false
+  if (parent.details['systemId'] !== facts.systemId || parent.details['manifest'] !== '2') {
+    return false
+  }
+  if (parent.version.split('.')[0] !== facts.version.split('.')[0]) return false
+  await using session = await openSession(address, { signal })
+  const [row] = await session.query('show summarize_wal', { signal })
+  return row?.['summarize_wal'] === 'on'
+}
+
+class BaseTaker {
+  readonly #address: Address
+  readonly #facts: ServerFacts
+  readonly #sink: BaseSink
+  readonly #options: BaseOptions
+  readonly #incremental: boolean
+  readonly #written = new Map<string, Written>()
+  readonly #patched = new Map<string, { readonly from: string; readonly sizeBytes: number }>()
+  readonly #damaged: DamagedPage[] = []
+  readonly #inFlight = new Set<Promise<void>>()
+  readonly #manifest: Buffer[] = []
+  #failure: { readonly error: unknown } | undefined
+  #manifestSize = 0
+  #start = 0n
+  #startTimeline = 0
+  #end = 0n
+  #endTimeline = 0
+  #sizeBytes = 0n
+  #tablespaces: readonly Tablespace[] = []
+
+  constructor(
+    address: Address,
+    facts: ServerFacts,
+    sink: BaseSink,
+    options: BaseOptions,
+    incremental: boolean,
+  ) {
+    this.#address = address
+    this.#facts = facts
+    this.#sink = sink
+    this.#options = options
+    this.#incremental = incremental
+  }
+
+  async run(): Promise<BaseFacts> {
+    const { signal, progress } = this.#options
+    await using session = await openSession(this.#address, { signal })
+    const startedUs = await clockUs(session, signal)
+    const settings = await readSettings(session, signal)
+    progress.phase = 'wait for a checkpoint'
+    const wire = await openWalSender(this.#address, { signal })
+    try {
+      await this.#reserve(wire, signal)
+      if (this.#incremental) await this.#upload(wire, signal)
+      await this.#receive(wire, signal)
+    } finally {
+      wire.close()
+    }
+    await this.#finishManifest()
+    await this.#recheck(session, signal)
+    const consistentUs = await clockUs(session, signal)
+    return this.#baseFacts(startedUs, consistentUs, settings)
+  }
+
+  // A slot for the length of the backup keeps the WAL that the base includes; without a free one the server's
+  // wal_keep_size must do.
+  async #reserve(wire: Wire, signal: AbortSignal): Promise<void> {
+    const name = `redoubt_base_${process.pid}_${Date.now()}`
+    try {
+      await wire.query(
+        `CREATE_REPLICATION_SLOT "${name}" TEMPORARY PHYSICAL RESERVE_WAL`,
+        signal,
+        'reserve the log of the base',
+      )
+    } catch (error) {
+      if (!isFault(error, 'engine')) throw error
+      this.#options.log.info('takes the base without a slot of its own', { cause: error.message })
+    }
+  }
+
+  async #upload(wire: Wire, signal: AbortSignal): Promise<void> {
+    const parent = this.#options.parent
+    if (!parent) return
+    try {
+      await uploadManifest(wire, parent.files.read(manifestName, { signal }), signal)
+    } catch (error) {
+      if (isFault(error, 'engine', 'unsupported')) throw new IncrementalRefused(error)
+      throw error
+    }
+  }
+
+  async #receive(wire: Wire, signal: AbortSignal): Promise<void> {
+    const { progress, log, limitBytesPerSecond } = this.#options
+    const command = {
+      serverVersion: this.#facts.versionNumber,
+      label: 'redoubt',
+      limitBytesPerSecond,
+      incremental: this.#incremental,
+    }
+    const onNotice = (said: string) => log.info('the server says', { said })
+    let archive: ArchiveReader | undefined
+    try {
+      for await (const event of readBackup(wire, command, { signal, onNotice })) {
+        if (event.kind === 'archive') {
+          archive?.finish()
+          archive = new ArchiveReader(event.oid)
+          progress.phase = 'copy files'
+        } else if (event.kind === 'manifest') {
+          archive?.finish()
+          archive = undefined
+        } else if (event.kind === 'data') {
+          progress.doneBytes += event.bytes.length
+          if (archive) await this.#takeArchive(archive, event.bytes, signal)
+          else this.#takeManifest(event.bytes)
+        } else this.#takePoint(event)
+        if (this.#failure) throw this.#failure.error
+      }
+      archive?.finish()
+    } catch (error) {
+      this.#openFile?.queue.end(error)
+      await Promise.allSettled(this.#inFlight)
+      const before = this.#start === 0n
+      if (this.#incremental && before && isFault(error, 'engine'))
+        throw new IncrementalRefused(error)
+      throw error
+    }
+    while (this.#inFlight.size > 0) await Promise.all(this.#inFlight)
+    if (this.#failure) throw (this.#failure as { error: unknown }).error
+  }
+
+  #takePoint(event: Extract<BackupEvent, { kind: 'begins' | 'tablespaces' | 'ends' }>): void {
+    const { progress } = this.#options
+    switch (event.kind) {
+      case 'begins':
+        this.#start = event.start
+        this.#startTimeline = event.timeline
+        break
+      case 'tablespaces':
+        this.#tablespaces = event.list
+        progress.totalBytes = event.list.reduce((sum, one) => sum + (one.sizeBytes ?? 0), 0)
+        break
+      case 'ends':
+        this.#end = event.end
+        this.#endTimeline = event.timeline
+        break
+      default:
+        event satisfies never
+    }
+  }
+
+  #takeManifest(bytes: Buffer): void {
+    this.#manifestSize += bytes.length
+    if (this.#manifestSize > manifestBytesMax) {
+      throw new Fault('full', `read the backup manifest: longer than ${manifestBytesMax} bytes`)
+    }
+    this.#manifest.push(bytes)
+  }
+
+  #openFile: OpenFile | undefined
+
+  async #takeArchive(archive: ArchiveReader, bytes: Buffer, signal: AbortSignal): Promise<void> {
+    for (const event of archive.feed(bytes)) {
+      if (event.kind === 'entry') await this.#begin(archive.rooted(event.entry.path), event.entry)
+      else if (event.kind === 'bytes') {
+        const open = this.#openFile
+        if (!open) continue
+        open.take(event.bytes)
+        await open.queue.push(event.bytes, event.bytes.length, signal)
+      } else this.#endFile()
+    }
+  }
+
+  async #begin(path: string, entry: TarEntry): Promise<void> {
+    const { sink } = { sink: this.#sink }
+    this.#options.progress.current = path
+    if (entry.kind === 'dir') {
+      if (path !== '') await sink.node(path, { ...attributes(entry), kind: 'dir' })
+      return
+    }
+    if (entry.kind === 'symlink') {
+      // Tablespaces are stored as folders in the place of their links; where they belong stands in the facts.
+      if (/^pg_tblspc\/\d+$/.test(path)) return
+      const target = Buffer.from(entry.link, 'utf8')
+      await sink.node(path, { ...attributes(entry), kind: 'symlink', target })
+      return
+    }
+    while (this.#inFlight.size >= openFilesMax) await Promise.race(this.#inFlight)
+    const open = new OpenFile(path, entry, this.#pageCheck(path))
+    this.#openFile = open
+    const job: Promise<void> = this.#store(open)
+      .catch((error: unknown) => {
+        this.#failure ??= { error }
+        open.queue.end(error)
+      })
+      .finally(() => this.#inFlight.delete(job))
+    this.#inFlight.add(job)
+  }
+
+  #pageCheck(path: string): PageCheck | undefined {
+    if (!this.#facts.dataChecksums) return undefined
+    const block = firstBlockOf(path)
+    return block === undefined ? undefined : new PageCheck(path, block, this.#start)
+  }
+
+  #endFile(): void {
+    const open = this.#openFile
+    if (!open) return
+    this.#openFile = undefined
+    const { sizeBytes, sum, damaged } = open.finish()
+    this.#written.set(open.path, { sizeBytes, sum })
+    this.#damaged.push(...damaged)
+    open.queue.end()
+  }
+
+  async #store(open: OpenFile): Promise<void> {
+    const { path, entry } = open
+    const whole = this.#incremental ? wholePath(path) : undefined
+    if (whole !== undefined) return this.#storePatch(open, whole)
+    if (this.#incremental && path === 'backup_label') return this.#storeLabel(open)
+    this.#sizeBytes += BigInt(entry.sizeBytes)
+    await this.#sink.file(path, fileEntry(entry, entry.sizeBytes), open.queue)
+  }
+
+  async #storePatch(open: OpenFile, whole: string): Promise<void> {
+    const { head, rest } = await readHead(open)
+    const sizeBytes = wholeSizeBytes(head)
+    this.#sizeBytes += BigInt(sizeBytes)
+    this.#patched.set(whole, { from: open.path, sizeBytes })
+    const extents = toExtents(head, rest, open.path)
+    await this.#sink.patch(whole, fileEntry(open.entry, sizeBytes), extents)
+  }
+
+  // The label of an incremental backup says so, and the server would refuse to start from it: what is stored here is
+  // a whole backup.
+  async #storeLabel(open: OpenFile): Promise<void> {
+    const text = (await collect(open.queue, open.path)).toString('utf8')
+    const bytes = Buffer.from(text.replace(/^INCREMENTAL FROM (?:LSN|TLI):.*\n/gm, ''), 'utf8')
+    this.#label = bytes
+    await this.#sink.file(open.path, fileEntry(open.entry, bytes.length), once(bytes))
+  }
+
+  #label: Buffer | undefined
+
+  // Compares what came with the manifest, and stores that: as it came, or made anew for the whole that an incremental
+  // backup was turned into.
+  async #finishManifest(): Promise<void> {
+    if (this.#facts.versionNumber < 130_000) return
+    const bytes = Buffer.concat(this.#manifest)
+    const manifest = parseManifest(bytes)
+    this.#compare(manifest)
+    const stored = this.#incremental ? formatManifest(this.#wholeManifest(manifest)) : bytes
+    const nowNs = BigInt(Date.now()) * 1_000_000n
+    await this.#sink.file(manifestName, manifestEntry(stored.length, nowNs), once(stored))
+    this.#manifestVersion = String(manifest.version)
+  }
+
+  #manifestVersion = ''
+
+  #compare(manifest: Manifest): void {
+    for (const file of manifest.files) {
+      const written = this.#written.get(file.path)
+      if (!written) throw new Fault('corrupt', `check the base: '${file.path}' did not come`)
+      if (written.sizeBytes !== file.sizeBytes) {
+        throw new Fault(
+          'corrupt',
+          `check the base: '${file.path}' has ${written.sizeBytes} bytes, its manifest says ${file.sizeBytes}`,
+        )
+      }
+      if (file.checksum !== undefined && file.checksum !== written.sum) {
+        throw new Fault(
+          'corrupt',
+          `check the base: '${file.path}' has another checksum than its manifest says`,
+        )
+      }
+    }
+  }
+
+  // A patched file has no checksum in the new manifest: nobody has read it whole. The vault's own hashes cover it.
+  #wholeManifest(manifest: Manifest): Manifest {
+    return { ...manifest, files: manifest.files.map((file) => this.#wholeFile(file)) }
+  }
+
+  #wholeFile(file: ManifestFile): ManifestFile {
+    const path = wholePath(file.path)
+    const patched = path === undefined ? undefined : this.#patched.get(path)
+    if (path !== undefined && patched) {
+      return { path, sizeBytes: patched.sizeBytes, modified: file.modified }
+    }
+    if (file.path !== 'backup_label' || !this.#label) return file
+    const checksum = createHash('sha256').update(this.#label).digest('hex')
+    return { ...file, sizeBytes: this.#label.length, algorithm: 'SHA256', checksum }
+  }
+
+  // A page that was written while it was read looks damaged for a moment: what looks so is read again.
+  async #recheck(session: Session, signal: AbortSignal): Promise<void> {
+    const { log } = this.#options
+    const still: DamagedPage[] = []
+    for (const page of this.#damaged) {
+      if (wholePath(page.path) !== undefined) continue
+      if (!(await isSoundNow(session, page, signal))) still.push(page)
+    }
+    this.#damaged.splice(0, this.#damaged.length, ...still)
+    for (const { path, page } of still) {
+      log.error('found a page with a wrong checksum on the source', { path, page })
+    }
+  }
+
+  #baseFacts(startedUs: bigint, consistentUs: bigint, settings: string): BaseFacts {
+    const { systemId, version } = this.#facts
+    const tablespaces = Object.fromEntries(
+      this.#tablespaces.flatMap(({ oid, location }) =>
+        oid === undefined || location === undefined ? [] : [[oid, location]],
+      ),
+    )
+    return {
+      engine: 'postgres',
+      flavor: this.#facts.flavor,
+      version,
+      form: 'physical',
+      first: positionOf({ systemId, timeline: this.#startTimeline }, this.#start),
+      consistent: positionOf({ systemId, timeline: this.#endTimeline }, this.#end),
+      startedUs,
+      consistentUs,
+      sizeBytes: this.#sizeBytes,
+      details: {
+        systemId,
+        walSegmentBytes: String(this.#facts.segmentBytes),
+        dataChecksums: this.#facts.dataChecksums ? 'on' : 'off',
+        manifest: this.#manifestVersion,
+        tablespaces: JSON.stringify(tablespaces),
+        settings,
+        incremental: this.#incremental ? 'yes' : 'no',
+        patchedFiles: String(this.#patched.size),
+        ...(this.#damaged.length === 0
+          ? {}
+          : { damagedPages: this.#damaged.map((one) => `${one.path}:${one.page}`).join(' ') }),
+      },
+    }
+  }
+}
+
+/** A tar archive of the backup, and where its paths belong. */
+class ArchiveReader extends TarReader {
+  readonly #prefix: string
+
+  constructor(oid: string | undefined) {
+    super(
+      oid === undefined ? 'the archive of the data directory' : `the archive of tablespace ${oid}`,
+    )
+    this.#prefix = oid === undefined ? '' : `pg_tblspc/${oid}`
+  }
+
+  rooted(path: string): string {
+    const clean = path === '.' ? '' : path
+    return this.#prefix === '' ? clean : clean === '' ? this.#prefix : `${this.#prefix}/${clean}`
+  }
+}
+
+/** A file on its way from the archive to the sink, summed and checked as it passes. */
+class OpenFile {
+  readonly path: string
+  readonly entry: TarEntry
+  readonly queue = new Queue<Buffer>(fileQueueBytes)
+  readonly #hash: Hash = createHash('sha256')
+  readonly #pages: PageCheck | undefined
+  #sizeBytes = 0
+
+  constructor(path: string, entry: TarEntry, pages: PageCheck | undefined) {
+    this.path = path
+    this.entry = entry
+    this.#pages = pages
+  }
+
+  take(bytes: Buffer): void {
+    this.#sizeBytes += bytes.length
+    this.#hash.update(bytes)
+    this.#pages?.feed(bytes)
+  }
+
+  finish(): Written & { readonly damaged: readonly DamagedPage[] } {
+    const sum = this.#hash.digest('hex')
+    return { sizeBytes: this.#sizeBytes, sum, damaged: this.#pages?.damaged ?? [] }
+  }
+}
+
+async function readHead(
+  open: OpenFile,
+): Promise<{ head: IncrementalHead; rest: AsyncIterable<Buffer> }> {
+  const iterator = open.queue[Symbol.asyncIterator]()
+  let bytes: Buffer = Buffer.alloc(0)
+  for (;;) {
+    const head = decodeIncrementalHead(bytes, open.path)
+    if (head) return { head, rest: behind(bytes.subarray(head.sizeBytes), iterator) }
+    const next = await iterator.next()
+    if (next.done) throw new Fault('protocol', `read ${open.path}: cut off in its head`)
+    bytes = Buffer.concat([bytes, next.value])
+  }
+}
+
+async function* behind(
+  first: Buffer,
+  iterator: AsyncIterator<Buffer>,
+): AsyncGenerator<Buffer, void, void> {
+  if (first.length > 0) yield first
+  for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value
+}
+
+async function collect(content: AsyncIterable<Buffer>, path: string): Promise<Buffer> {
+  const parts: Buffer[] = []
+  let size = 0
+  for await (const bytes of content) {
+    size += bytes.length
+    if (size > smallFileBytesMax) throw new Fault('protocol', `read ${path}: ${size} bytes`)
+    parts.push(bytes)
+  }
+  return Buffer.concat(parts)
+}
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer, void, void> {
+  yield bytes
+}
+
+function attributes(entry: TarEntry) {
+  const timeNs = BigInt(entry.mtimeSeconds) * 1_000_000_000n
+  return {
+    mode: entry.mode,
+    mtimeNs: timeNs,
+    atimeNs: timeNs,
+    ctimeNs: timeNs,
+    uid: entry.uid,
+    gid: entry.gid,
+    inode: 0n,
+    device: 0n,
+    links: 1,
+    xattrs: [],
+  }
+}
+
+function fileEntry(entry: TarEntry, sizeBytes: number): BaseEntry<'file'> {
+  return { ...attributes(entry), kind: 'file', sizeBytes: BigInt(sizeBytes) }
+}
+
+function manifestEntry(sizeBytes: number, timeNs: bigint): BaseEntry<'file'> {
+  const times = { mtimeNs: timeNs, atimeNs: timeNs, ctimeNs: timeNs }
+  const nobody = { uid: 0, gid: 0, inode: 0n, device: 0n, links: 1, xattrs: [] }
+  return { ...nobody, ...times, mode: 0o600, kind: 'file', sizeBytes: BigInt(sizeBytes) }
+}
+
+// The server reads the page for us where the role may; where it may not, the page stays reported.
+async function isSoundNow(
+  session: Session,
+  page: DamagedPage,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const block = firstBlockOf(page.path)
+  if (block === undefined) return true
+  try {
+    const [row] = await session.query(
+      `select encode(pg_read_binary_file($1, $2::bigint, 8192), 'hex') as page`,
+      { signal, values: [page.path, page.page * 8192], doing: `read '${page.path}' again` },
+    )
+    const bytes = Buffer.from(row?.['page'] ?? '', 'hex')
+    const check = new PageCheck(page.path, block + page.page)
+    check.feed(bytes)
+    return check.damaged.length === 0
+  } catch (error) {
+    // The relation is gone, or the role may not read files.
+    if (isFault(error, 'log-lost', 'missing')) return true
+    if (isFault(error, 'denied', 'engine')) return false
+    throw error
+  }
+}
+
+async function clockUs(session: Session, signal: AbortSignal): Promise<bigint> {
+  const sql = 'select (extract(epoch from clock_timestamp()) * 1000000)::bigint as us'
+  const [row] = await session.query(sql, { signal })
+  return BigInt(row?.['us'] ?? 0)
+}
+
+/** What a recovery needs to be set as on the source, and what its replacement configuration starts from. */
+const carried = [
+  'max_connections',
+  'max_worker_processes',
+  'max_wal_senders',
+  'max_prepared_transactions',
+  'max_locks_per_transaction',
+  'shared_preload_libraries',
+  'wal_level',
+  'lc_messages',
+  'lc_monetary',
+  'lc_numeric',
+  'lc_time',
+  'default_text_search_config',
+  'TimeZone',
+]
+
+async function readSettings(session: Session, signal: AbortSignal): Promise<string> {
+  const rows = await session.query(
+    'select name, setting from pg_settings where name = any($1) order by name',
+    { signal, values: [carried] },
+  )
+  return JSON.stringify(Object.fromEntries(rows.map((row) => [row['name'], row['setting']])))
+}

@@ -1,0 +1,424 @@
+import { Fault, isFault } from '#base/faults'
+import { systemTime, type Time } from '#base/time'
+import type { LogBeat, LogBlock, LogSource, Position } from '#change'
+import type { LogOptions } from '#engines'
+import { type Address, openSession, openWalSender } from './connection.ts'
+import {
+  formatHistory,
+  formatLsn,
+  fromAt,
+  historyFileName,
+  parseHistory,
+  parseLsn,
+  parseTimelineHistory,
+  segmentName,
+  segmentStart,
+  toAt,
+} from './lsn.ts'
+import { decodeServerError, fromServer } from './protocol/faults.ts'
+import {
+  decodeStreamMessage,
+  encodeStandbyStatus,
+  identifySystem,
+  timelineHistory,
+  walSegmentBytes,
+} from './protocol/replication.ts'
+import type { Wire } from './protocol/wire.ts'
+import { createSlot, dropSlot, isLost, readSlot, slotName } from './slot.ts'
+import { WalWalker } from './wal-records.kernel.ts'
+import { LogWatch } from './watch.ts'
+
+/** The server is told where we are at least so often, and asked whether it still lives. */
+const statusEveryMs = 5_000
+/** A server that says nothing for so long is taken for gone: half-open connections look like this. */
+const silenceMaxMs = 30_000
+/** A lost connection is tried again for so long before the failure is handed on. */
+const reconnectMaxMs = 300_000
+const reconnectDelayMaxMs = 5_000
+/** Small messages that are here already travel as one block up to this size. */
+const blockBytesMax = 256 << 10
+const smallMessageBytes = 32 << 10
+const coalesceMs = 2
+/** An idle stream looks so often whether there is something to say. */
+const wakeEveryMs = 500
+
+type Cursor = { readonly timeline: number; readonly lsn: bigint }
+
+/**
+ * The WAL of a cluster through a physical replication slot. With `strict`, the connection bears the slot's name as its
+ * application_name, so that `synchronous_standby_names = 'FIRST 1 (redoubt_NAME)'` makes every commit wait for `ack`.
+ */
+export class PostgresLog implements LogSource, AsyncDisposable {
+  readonly #address: Address
+  readonly #systemId: string
+  readonly #options: LogOptions
+  readonly #slot: string
+  readonly #time: Time
+  #wire: Wire | undefined
+  #timeline = 0
+  #written = 0n
+  /** Kept over reconnections: a commit may wait for a status that was lost with the connection. */
+  #acked: Cursor = { timeline: 0, lsn: 0n }
+  #lastStatusMs = 0
+
+  constructor(address: Address, systemId: string, options: LogOptions, time: Time = systemTime) {
+    this.#address = address
+    this.#systemId = systemId
+    this.#options = options
+    this.#slot = slotName(options.name)
+    this.#time = time
+  }
+
+  async *read(
+    after: Position | undefined,
+    options: { readonly signal: AbortSignal },
+  ): AsyncGenerator<LogBlock | LogBeat, void, void> {
+    const ended = new AbortController()
+    const signal = AbortSignal.any([options.signal, ended.signal])
+    await using watch = new LogWatch({
+      address: this.#address,
+      slot: this.#slot,
+      log: this.#options.log,
+      strict: this.#options.durability === 'strict',
+      onDegraded: this.#options.onDegraded,
+    })
+    try {
+      let cursor = after === undefined ? undefined : this.#cursorOf(after)
+      let delayMs = 100
+      let lostAtMs: number | undefined
+      for (;;) {
+        try {
+          for await (const item of this.#stream(cursor, watch, signal)) {
+            lostAtMs = undefined
+            delayMs = 100
+            if (item.kind === 'block')
+              cursor = this.#cursorOf({ history: item.history, at: item.next })
+            yield item
+          }
+        } catch (error) {
+          signal.throwIfAborted()
+          if (!isFault(error, 'unreachable', 'timeout', 'locked')) throw error
+          const now = this.#time.monotonicMs()
+          lostAtMs ??= now
+          if (now - lostAtMs > reconnectMaxMs) throw error
+          this.#options.log.warn('lost the log stream, connecting again', { cause: error.message })
+        }
+        await this.#time.sleep(delayMs * (0.5 + Math.random() / 2), signal)
+        delayMs = Math.min(delayMs * 2, reconnectDelayMaxMs)
+      }
+    } finally {
+      ended.abort(new Fault('interrupted', 'read the log: the reader left'))
+    }
+  }
+
+  async ack(upTo: Position): Promise<void> {
+    const next = this.#cursorOf(upTo)
+    const { timeline, lsn } = this.#acked
+    if (next.timeline < timeline || (next.timeline === timeline && next.lsn <= lsn)) return
+    this.#acked = next
+    this.#sendStatus(false)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#wire?.close()
+    this.#wire = undefined
+  }
+
+  #cursorOf(position: Position): Cursor {
+    const { systemId, timeline } = parseHistory(position.history)
+    if (systemId !== this.#systemId) throw changed(systemId, this.#systemId)
+    return { timeline, lsn: fromAt(position.at) }
+  }
+
+  #historyName(timeline: number): string {
+    return formatHistory({ systemId: this.#systemId, timeline })
+  }
+
+  /** One connection's worth of the log: ends when the server ended the stream in good order. */
+  async *#stream(
+    from: Cursor | undefined,
+    watch: LogWatch,
+    signal: AbortSignal,
+  ): AsyncGenerator<LogBlock | LogBeat, void, void> {
+    const wire = await openWalSender(this.#address, { signal, applicationName: this.#slot })
+    this.#wire = wire
+    try {
+      const identity = await identifySystem(wire, signal)
+      if (identity.systemId !== this.#systemId) throw changed(this.#systemId, identity.systemId)
+      const segmentBytes = await walSegmentBytes(wire, signal)
+      let cursor = await this.#begin(wire, from, identity, segmentBytes, signal)
+      if (from !== undefined && from.timeline !== identity.timeline) {
+        await this.#checkAncestor(wire, from, identity.timeline, signal)
+      }
+      for (;;) {
+        yield* this.#streamTimeline(wire, cursor, segmentBytes, watch, signal)
+        const next = await this.#nextTimeline(wire, signal)
+        if (next === undefined) return
+        const text = await timelineHistory(wire, next.timeline, signal)
+        const start = segmentStart(next.lsn, segmentBytes)
+        yield this.#historyBlock(next.timeline, text, start)
+        this.#options.log.info('follows the server to a new timeline', {
+          timeline: next.timeline,
+          switchedAt: toAt(next.lsn),
+        })
+        cursor = { timeline: next.timeline, lsn: start }
+      }
+    } finally {
+      wire.close()
+      this.#wire = undefined
+    }
+  }
+
+  // Without a position: where the slot keeps the log. The slot is made when it is not there, made anew when it is lost.
+  async #begin(
+    wire: Wire,
+    from: Cursor | undefined,
+    identity: { readonly timeline: number },
+    segmentBytes: number,
+    signal: AbortSignal,
+  ): Promise<Cursor> {
+    await using session = await openSession(this.#address, { signal })
+    let slot = await readSlot(session, this.#slot, signal)
+    if (slot && isLost(slot)) {
+      if (from !== undefined) throw this.#lost(from)
+      await dropSlot(wire, this.#slot, signal)
+      slot = undefined
+    }
+    if (!slot) {
+      await createSlot(wire, this.#slot, signal)
+      slot = await readSlot(session, this.#slot, signal)
+    }
+    if (from !== undefined) return from
+    const restart = slot?.restart
+    if (restart === undefined) {
+      throw new Fault('protocol', `read replication slot ${this.#slot}: it has no position`)
+    }
+    return { timeline: identity.timeline, lsn: segmentStart(restart, segmentBytes) }
+  }
+
+  async #checkAncestor(
+    wire: Wire,
+    from: Cursor,
+    timeline: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const ancestors = parseTimelineHistory(await timelineHistory(wire, timeline, signal))
+    if (ancestors.some((ancestor) => ancestor.timeline === from.timeline)) return
+    throw new Fault(
+      'source-changed',
+      `follow the log of timeline ${from.timeline}: the server is on timeline ${timeline}, which does not descend from it`,
+      { hint: 'Another cluster was promoted from an older point; a new base is due.' },
+    )
+  }
+
+  async *#streamTimeline(
+    wire: Wire,
+    cursor: Cursor,
+    segmentBytes: number,
+    watch: LogWatch,
+    signal: AbortSignal,
+  ): AsyncGenerator<LogBlock | LogBeat, void, void> {
+    // The records are walked from the border of a segment on, so that a commit cut by the position is seen whole.
+    const start = segmentStart(await this.#boundedStart(wire, cursor, signal), segmentBytes)
+    const sql = `START_REPLICATION SLOT "${this.#slot}" PHYSICAL ${formatLsn(start)} TIMELINE ${cursor.timeline}`
+    wire.sendQuery(sql)
+    if (!(await this.#streamBegins(wire, cursor, signal))) return
+    wire.coalesce(coalesceMs)
+    watch.start(signal)
+    this.#timeline = cursor.timeline
+    this.#written = cursor.lsn
+    const cutter = new BlockCutter(this.#historyName(cursor.timeline), cursor, start, segmentBytes)
+    this.#sendStatus(true)
+    let heardMs = this.#time.monotonicMs()
+    for (;;) {
+      const message = await wire.next(signal, wakeEveryMs)
+      const now = this.#time.monotonicMs()
+      watch.check()
+      if (now - this.#lastStatusMs >= statusEveryMs) this.#sendStatus(true)
+      if (!message) {
+        if (now - heardMs > silenceMaxMs) throw silent(this.#address.shown)
+        yield* watch.beats(this.#historyName(cursor.timeline), cutter.lsn)
+        continue
+      }
+      heardMs = now
+      if (message.type === 'E') throw this.#streamError(message.body, cursor)
+      // CopyDone: the timeline ends here. CommandComplete: the server shuts down.
+      if (message.type === 'c') {
+        wire.send('c')
+        return
+      }
+      if (message.type === 'C') throw shutDown(this.#address.shown)
+      if (message.type !== 'd') continue
+      yield* this.#take(wire, message.body, cutter)
+      yield* watch.beats(this.#historyName(cursor.timeline), cutter.lsn)
+    }
+  }
+
+  *#take(wire: Wire, body: Buffer, cutter: BlockCutter): Generator<LogBlock, void, void> {
+    const parts: Buffer[] = []
+    let first: bigint | undefined
+    let size = 0
+    for (let next: Buffer | undefined = body; next; ) {
+      const message = decodeStreamMessage(next)
+      if (message.kind === 'keepalive') {
+        if (message.wantsReply) this.#sendStatus(false)
+      } else {
+        first ??= message.first
+        parts.push(message.bytes)
+        size += message.bytes.length
+      }
+      // What came in the same read goes on in the same block, while it is small.
+      if (size >= blockBytesMax || next.length > smallMessageBytes) break
+      next = wire.pollType('d')?.body
+    }
+    if (first === undefined) return
+    this.#written = first + BigInt(size)
+    const [only] = parts
+    yield* cutter.cut(first, parts.length === 1 && only ? only : Buffer.concat(parts))
+  }
+
+  /** Where to begin on a timeline that ended: never behind its end. */
+  async #boundedStart(wire: Wire, cursor: Cursor, signal: AbortSignal): Promise<bigint> {
+    const identity = await identifySystem(wire, signal)
+    if (identity.timeline === cursor.timeline) return cursor.lsn
+    const history = await timelineHistory(wire, identity.timeline, signal)
+    const end = parseTimelineHistory(history).find((a) => a.timeline === cursor.timeline)
+    return end !== undefined && end.switchedAt < cursor.lsn ? end.switchedAt : cursor.lsn
+  }
+
+  /** False when the server has nothing more on this timeline and tells the next one at once. */
+  async #streamBegins(wire: Wire, cursor: Cursor, signal: AbortSignal): Promise<boolean> {
+    for (;;) {
+      const message = await wire.next(signal, silenceMaxMs)
+      if (!message) throw silent(this.#address.shown)
+      if (message.type === 'E') throw this.#streamError(message.body, cursor)
+      if (message.type === 'W') return true
+      if (message.type === 'T') {
+        wire.unread(message)
+        return false
+      }
+    }
+  }
+
+  async #nextTimeline(wire: Wire, signal: AbortSignal): Promise<Cursor | undefined> {
+    const sets = await wire.finishQuery(signal, 'end the timeline')
+    const [timeline, lsn] = sets.flat()[0] ?? []
+    if (timeline === undefined || lsn === undefined) return undefined
+    return { timeline: Number(timeline), lsn: parseLsn(lsn) }
+  }
+
+  #historyBlock(timeline: number, text: string, start: bigint): LogBlock {
+    return {
+      kind: 'block',
+      history: this.#historyName(timeline),
+      segment: historyFileName(timeline),
+      offset: 0,
+      bytes: Buffer.from(text, 'utf8'),
+      first: toAt(start),
+      next: toAt(start),
+      commits: [],
+      closes: true,
+    }
+  }
+
+  #sendStatus(wantsReply: boolean): void {
+    if (!this.#wire?.alive || this.#timeline === 0) return
+    this.#lastStatusMs = this.#time.monotonicMs()
+    // What is durable on a timeline that was left says nothing about the present one.
+    const flushed = this.#acked.timeline === this.#timeline ? this.#acked.lsn : 0n
+    const status = {
+      written: this.#written,
+      flushed,
+      nowMs: this.#time.now(),
+      wantsReply,
+    }
+    this.#wire.send('d', encodeStandbyStatus(status))
+  }
+
+  #streamError(body: Buffer, cursor: Cursor): Fault {
+    const error = decodeServerError(body)
+    const doing = `stream the log from ${toAt(cursor.lsn)}`
+    // Removed segments (58P01, 55000 for an invalidated slot) both mean that the bytes are gone.
+    if (error.sqlState === '58P01' || error.sqlState === '55000')
+      return this.#lost(cursor, error.message)
+    return fromServer(error, doing)
+  }
+
+  #lost(cursor: Cursor, said = `replication slot ${this.#slot} is lost`): Fault {
+    return new Fault('log-lost', `stream the log from ${toAt(cursor.lsn)}: ${said}`, {
+      hint: 'Take a new base; set max_slot_wal_keep_size higher than the log of the longest outage.',
+    })
+  }
+}
+
+/** Turns a byte stream that starts at a segment's border into blocks that begin behind `after`. */
+class BlockCutter {
+  readonly #history: string
+  readonly #timeline: number
+  readonly #segmentBytes: number
+  readonly #walker: WalWalker
+  #skipTo: bigint
+  lsn: bigint
+
+  constructor(history: string, after: Cursor, start: bigint, segmentBytes: number) {
+    this.#history = history
+    this.#timeline = after.timeline
+    this.#segmentBytes = segmentBytes
+    this.#walker = new WalWalker(start, segmentBytes)
+    this.#skipTo = after.lsn
+    this.lsn = start
+  }
+
+  *cut(first: bigint, bytes: Buffer): Generator<LogBlock, void, void> {
+    if (first !== this.lsn) {
+      throw new Fault('protocol', `read the log: ${toAt(first)} came, not ${toAt(this.lsn)}`)
+    }
+    let at = 0
+    while (at < bytes.length) {
+      const inSegment = Number(this.lsn % BigInt(this.#segmentBytes))
+      const size = Math.min(bytes.length - at, this.#segmentBytes - inSegment)
+      const block = this.#block(bytes.subarray(at, at + size), inSegment)
+      at += size
+      if (block) yield block
+    }
+  }
+
+  #block(piece: Buffer, inSegment: number): LogBlock | undefined {
+    const begin = this.lsn
+    const end = begin + BigInt(piece.length)
+    const marks = this.#walker.feed(piece)
+    this.lsn = end
+    if (end <= this.#skipTo) return undefined
+    const skip = begin < this.#skipTo ? Number(this.#skipTo - begin) : 0
+    const commits = marks
+      .filter((mark) => mark.kind === 'commit' && mark.end > this.#skipTo)
+      .map((mark) => ({ at: toAt(mark.end), timeUs: mark.timeUs, id: mark.id }))
+    return {
+      kind: 'block',
+      history: this.#history,
+      segment: segmentName(this.#timeline, begin, this.#segmentBytes),
+      offset: inSegment + skip,
+      bytes: skip === 0 ? piece : piece.subarray(skip),
+      first: toAt(begin + BigInt(skip)),
+      next: toAt(end),
+      commits,
+      closes: inSegment + piece.length === this.#segmentBytes,
+    }
+  }
+}
+
+function changed(before: string, now: string): Fault {
+  return new Fault(
+    'source-changed',
+    `follow the log of system ${before}: the server is system ${now}`,
+    { hint: 'It is another cluster. Protect it under another name, or take a new base.' },
+  )
+}
+
+function silent(shown: string): Fault {
+  return new Fault('timeout', `read the log of ${shown}: nothing came for ${silenceMaxMs} ms`)
+}
+
+function shutDown(shown: string): Fault {
+  return new Fault('unreachable', `read the log of ${shown}: the server shuts down`)
+}

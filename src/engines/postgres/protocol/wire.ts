@@ -1,0 +1,264 @@
+import type { Duplex } from 'node:stream'
+import { Fault } from '#base/faults'
+import { decodeServerError, fromPostgres, fromServer } from './faults.ts'
+
+/** One backend message: its type byte as a character, and its body without type and length. */
+export type Message = { readonly type: string; readonly body: Buffer }
+
+/** Rows of one result set, as text; undefined stands for null. */
+export type Rows = readonly (readonly (string | undefined)[])[]
+
+/** A message longer than this is taken for a broken stream. */
+const messageBytesMax = 1 << 30
+/** What waits to be read before the socket is paused. */
+const bufferedBytesMax = 4 << 20
+/** Reads smaller than this are gathered for a moment while the stream is busy. */
+const smallReadBytes = 64 << 10
+
+/**
+ * Frames of the PostgreSQL protocol on a connection that is authenticated and idle: one reader, who pulls.
+ * https://www.postgresql.org/docs/current/protocol-message-formats.html
+ */
+export class Wire {
+  readonly #stream: Duplex
+  readonly #what: string
+  #chunks: Buffer[] = []
+  #buffered = 0
+  #failure: unknown
+  #unread: Message | undefined
+  #ended = false
+  #wake: (() => void) | undefined
+  #coalesceMs = 0
+  #lastReadMs = 0
+  #resumeTimer: NodeJS.Timeout | undefined
+
+  /** `what` names the connection in messages. */
+  constructor(stream: Duplex, what: string) {
+    this.#stream = stream
+    this.#what = what
+    stream.on('data', (chunk: Buffer) => this.#take(chunk))
+    stream.on('error', (error) => this.#fail(error))
+    stream.on('close', () => this.#fail(undefined))
+    stream.on('end', () => this.#fail(undefined))
+  }
+
+  /** While the stream is busy with small messages, reads at most once in so many milliseconds. */
+  coalesce(delayMs: number): void {
+    this.#coalesceMs = delayMs
+  }
+
+  #take(chunk: Buffer): void {
+    this.#chunks.push(chunk)
+    this.#buffered += chunk.length
+    if (this.#buffered > bufferedBytesMax) this.#stream.pause()
+    else if (this.#coalesceMs > 0 && chunk.length < smallReadBytes) this.#rest()
+    this.#wake?.()
+  }
+
+  // A read shortly after the last one means a busy stream: what arrives in the next moment is taken in one go.
+  #rest(): void {
+    const now = performance.now()
+    const busy = now - this.#lastReadMs < 10
+    this.#lastReadMs = now
+    if (!busy || this.#resumeTimer) return
+    this.#stream.pause()
+    this.#resumeTimer = setTimeout(() => {
+      this.#resumeTimer = undefined
+      this.#lastReadMs = performance.now()
+      if (this.#buffered <= bufferedBytesMax) this.#stream.resume()
+    }, this.#coalesceMs)
+  }
+
+  #fail(error: unknown): void {
+    this.#ended = true
+    this.#failure ??= error
+    this.#wake?.()
+  }
+
+  /** Puts a message back: the next read returns it again. */
+  unread(message: Message): void {
+    this.#unread = message
+  }
+
+  /** As `poll`, but only a message of this type. */
+  pollType(type: string): Message | undefined {
+    if (this.#unread || this.#buffered < 5) return undefined
+    return this.#peek(1)[0] === type.charCodeAt(0) ? this.poll() : undefined
+  }
+
+  /** The next message if it is here already. */
+  poll(): Message | undefined {
+    if (this.#unread) {
+      const message = this.#unread
+      this.#unread = undefined
+      return message
+    }
+    if (this.#buffered < 5) return undefined
+    const head = this.#peek(5)
+    const size = head.readInt32BE(1)
+    if (size < 4 || size > messageBytesMax) {
+      throw new Fault('protocol', `read from ${this.#what}: message of ${size} bytes`)
+    }
+    if (this.#buffered < size + 1) return undefined
+    const whole = this.#cut(size + 1)
+    if (this.#buffered <= bufferedBytesMax && !this.#resumeTimer) this.#stream.resume()
+    return { type: String.fromCharCode(whole[0] ?? 0), body: whole.subarray(5) }
+  }
+
+  /** The next message; undefined when none came within `timeoutMs`. */
+  async next(signal: AbortSignal, timeoutMs?: number): Promise<Message | undefined> {
+    const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutMs
+    for (;;) {
+      signal.throwIfAborted()
+      const message = this.poll()
+      if (message) return message
+      if (this.#ended) throw this.#lost()
+      // A message larger than the limit of what may wait must still come in whole.
+      if (!this.#resumeTimer) this.#stream.resume()
+      const leftMs = deadline - Date.now()
+      if (leftMs <= 0) return undefined
+      await this.#arrival(signal, leftMs)
+    }
+  }
+
+  /** The next message that is no notice or parameter report; a server error throws. */
+  async expect(signal: AbortSignal, doing: string, ...types: string[]): Promise<Message> {
+    for (;;) {
+      const message = await this.next(signal)
+      if (!message || message.type === 'N' || message.type === 'S') continue
+      if (message.type === 'E') throw fromServer(decodeServerError(message.body), doing)
+      if (types.length > 0 && !types.includes(message.type)) {
+        const wanted = types.join(' or ')
+        throw new Fault('protocol', `${doing}: message ${message.type} came, not ${wanted}`)
+      }
+      return message
+    }
+  }
+
+  /** Runs a simple query to its end and returns the rows of each result set. */
+  async query(sql: string, signal: AbortSignal, doing = 'ask the server'): Promise<Rows[]> {
+    this.sendQuery(sql)
+    return this.finishQuery(signal, doing)
+  }
+
+  sendQuery(sql: string): void {
+    this.send('Q', Buffer.from(`${sql}\0`, 'utf8'))
+  }
+
+  /** Reads rows up to the end of the running query. An error is thrown once the server is ready again. */
+  async finishQuery(signal: AbortSignal, doing: string): Promise<Rows[]> {
+    const sets: (string | undefined)[][][] = []
+    let failure: unknown
+    for (;;) {
+      const message = await this.next(signal)
+      if (!message) continue
+      if (message.type === 'E') failure ??= fromServer(decodeServerError(message.body), doing)
+      if (message.type === 'T') sets.push([])
+      if (message.type === 'D') sets.at(-1)?.push(decodeRow(message.body))
+      if (message.type === 'Z') break
+    }
+    if (failure !== undefined) throw failure
+    return sets
+  }
+
+  send(type: string, body: Uint8Array = Buffer.alloc(0)): boolean {
+    const head = Buffer.allocUnsafe(5)
+    head.write(type, 0, 'latin1')
+    head.writeInt32BE(body.length + 4, 1)
+    return this.#stream.write(Buffer.concat([head, body]))
+  }
+
+  /** As `send`, and waits while the socket's buffer is full. */
+  async sendSlowly(type: string, body: Uint8Array, signal: AbortSignal): Promise<void> {
+    if (this.send(type, body) || this.#ended) return
+    await new Promise<void>((resolve, reject) => {
+      const done = () => {
+        for (const name of ['drain', 'close', 'error']) this.#stream.off(name, done)
+        signal.removeEventListener('abort', stop)
+        resolve()
+      }
+      const stop = () => {
+        done()
+        reject(signal.reason)
+      }
+      for (const name of ['drain', 'close', 'error']) this.#stream.on(name, done)
+      signal.addEventListener('abort', stop, { once: true })
+    })
+  }
+
+  get alive(): boolean {
+    return !this.#ended
+  }
+
+  close(): void {
+    clearTimeout(this.#resumeTimer)
+    if (!this.#ended) this.send('X')
+    this.#stream.destroy()
+  }
+
+  #lost(): unknown {
+    const doing = `read from ${this.#what}`
+    if (this.#failure !== undefined) return fromPostgres(this.#failure, doing)
+    return new Fault('unreachable', `${doing}: the server closed the connection`)
+  }
+
+  #arrival(signal: AbortSignal, timeoutMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        this.#wake = undefined
+        clearTimeout(timer)
+        signal.removeEventListener('abort', done)
+        resolve()
+      }
+      const timer = Number.isFinite(timeoutMs) ? setTimeout(done, timeoutMs) : undefined
+      this.#wake = done
+      signal.addEventListener('abort', done, { once: true })
+    })
+  }
+
+  #peek(size: number): Buffer {
+    const first = this.#chunks[0]
+    if (first && first.length >= size) return first.subarray(0, size)
+    const joined = Buffer.concat(this.#chunks)
+    this.#chunks = [joined]
+    return joined.subarray(0, size)
+  }
+
+  #cut(size: number): Buffer {
+    this.#buffered -= size
+    const first = this.#chunks[0]
+    if (first && first.length > size) {
+      this.#chunks[0] = first.subarray(size)
+      return first.subarray(0, size)
+    }
+    const parts: Buffer[] = []
+    let left = size
+    while (left > 0) {
+      const chunk = this.#chunks[0]
+      if (!chunk) throw new Fault('protocol', `read from ${this.#what}: buffer ran dry`)
+      if (chunk.length > left) {
+        parts.push(chunk.subarray(0, left))
+        this.#chunks[0] = chunk.subarray(left)
+        left = 0
+      } else {
+        parts.push(chunk)
+        this.#chunks.shift()
+        left -= chunk.length
+      }
+    }
+    return parts.length === 1 && parts[0] ? parts[0] : Buffer.concat(parts)
+  }
+}
+
+/** Reads the cells of a DataRow as text. */
+export function decodeRow(body: Buffer): (string | undefined)[] {
+  const cells: (string | undefined)[] = []
+  let at = 2
+  for (let left = body.readInt16BE(0); left > 0; left -= 1) {
+    const size = body.readInt32BE(at)
+    at += 4
+    cells.push(size < 0 ? undefined : body.toString('utf8', at, at + size))
+    if (size > 0) at += size
+  }
+  return cells
+}
