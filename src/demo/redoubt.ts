@@ -1,0 +1,122 @@
+import { spawn, type ChildProcessByStdio } from 'node:child_process'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import { Fault } from '#base/faults'
+
+type ChildProcess = ChildProcessByStdio<null, Readable, Readable>
+
+const launcher = path.resolve(import.meta.dirname, '../../redoubt')
+
+/** What `redoubt protect --json` says once a second, as far as the story needs it. */
+export type ProtectNews = {
+  readonly said: string
+  readonly lagMs: number
+  readonly position?: { readonly at: string } | undefined
+  readonly vaults: readonly { readonly durable?: string | undefined }[]
+  readonly lastBase?: string | undefined
+}
+
+/** The command line, as a user types it: the story uses nothing that the reader cannot use too. */
+export class Redoubt {
+  readonly #env: NodeJS.ProcessEnv
+  readonly #signal: AbortSignal
+
+  constructor(env: NodeJS.ProcessEnv, signal: AbortSignal) {
+    this.#env = env
+    this.#signal = signal
+  }
+
+  /** Runs a command to its end and returns its JSON document; its own words are in the Fault when it fails. */
+  async run(args: readonly string[]): Promise<unknown> {
+    const child = this.#spawn(args)
+    const [out, said, code] = await Promise.all([
+      text(child.stdout),
+      text(child.stderr),
+      ending(child),
+    ])
+    this.#signal.throwIfAborted()
+    if (code === 0) return out.trim() === '' ? undefined : (JSON.parse(out) as unknown)
+    throw new Fault('engine', `run redoubt ${args[0]}: it ended with ${code}: ${said.trim()}`)
+  }
+
+  /** Starts `protect` and follows what it says until it is stopped. */
+  protect(args: readonly string[]): Protection {
+    return new Protection(this.#spawn(['protect', ...args]))
+  }
+
+  #spawn(args: readonly string[]): ChildProcess {
+    return spawn(launcher, [...args, '--json'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...this.#env },
+      // Ctrl-C at the terminal is the story's, which then ends its children in order.
+      detached: true,
+    })
+  }
+}
+
+/** A running `redoubt protect`. */
+export class Protection implements AsyncDisposable {
+  readonly #child: ChildProcess
+  readonly #ended: Promise<number | string>
+  readonly #onExit = () => void this.#child.kill('SIGKILL')
+  #news: ProtectNews | undefined
+  #said = ''
+  #wake = Promise.withResolvers<void>()
+
+  constructor(child: ChildProcess) {
+    this.#child = child
+    this.#ended = ending(child)
+    process.on('exit', this.#onExit)
+    child.stderr.on('data', (chunk: Buffer) => {
+      this.#said = `${this.#said}${chunk.toString()}`.slice(-2000)
+    })
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      this.#news = JSON.parse(line) as ProtectNews
+      this.#wake.resolve()
+      this.#wake = Promise.withResolvers<void>()
+    })
+  }
+
+  get news(): ProtectNews | undefined {
+    return this.#news
+  }
+
+  /** Waits until what it says satisfies `enough`; throws its last words when it ends before. */
+  async until(
+    enough: (news: ProtectNews) => boolean,
+    options: {
+      readonly signal: AbortSignal
+      readonly onNews?: ((news: ProtectNews) => void) | undefined
+    },
+  ): Promise<ProtectNews> {
+    const ended = this.#ended.then((code) => ({ code }))
+    for (;;) {
+      options.signal.throwIfAborted()
+      const news = this.#news
+      if (news) options.onNews?.(news)
+      if (news && enough(news)) return news
+      const end = await Promise.race([this.#wake.promise, ended])
+      if (!end) continue
+      // Its streams may still hold the reason.
+      await new Promise((resolve) => setImmediate(resolve))
+      throw new Fault('engine', `run redoubt protect: it ended with ${end.code}: ${this.#said}`)
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    process.off('exit', this.#onExit)
+    this.#child.kill('SIGINT')
+    const timer = setTimeout(() => void this.#child.kill('SIGKILL'), 15_000)
+    await this.#ended
+    clearTimeout(timer)
+  }
+}
+
+function ending(child: ChildProcess): Promise<number | string> {
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message))
+    child.once('close', (code, signal) => resolve(code ?? signal ?? 'nothing'))
+  })
+}
