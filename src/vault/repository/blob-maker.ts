@@ -4,8 +4,13 @@ import type { CompressionMode } from './compression.ts'
 import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { BlobTable, idWords, type SharedTable } from './index/blob-table.ts'
 import { Kernels, kernelDataAt } from './kernels.ts'
+import { chunkBytesMin } from './limits.ts'
 import { Packer, type OpenPack } from './packer.ts'
 import type { BlobType } from './repository.ts'
+
+// A long hole in a file becomes chunks of zeros, all of the least size: comparing is cheaper than hashing.
+const zeros = Buffer.alloc(chunkBytesMin)
+const zerosId = sha256(zeros)
 
 /** All that a thread needs to make blobs: passes between threads as it is. */
 export type MakerSetup = {
@@ -30,7 +35,11 @@ export class BlobMaker {
   /** What was new so far. */
   readonly added = { dataBlobs: 0, treeBlobs: 0, plainBytes: 0n, storedBytes: 0n }
 
-  constructor(setup: MakerSetup, onFull: (pack: OpenPack) => void) {
+  constructor(
+    setup: MakerSetup,
+    onFull: (pack: OpenPack) => void,
+    takeRoom: (type: BlobType) => Buffer,
+  ) {
     const kernels = new Kernels(setup.chunkers * chunkerBytes)
     kernels.usePolynomial(BigInt(`0x${setup.polynomial}`))
     const places = Array.from({ length: setup.chunkers }, (_, i) => kernelDataAt + i * chunkerBytes)
@@ -39,21 +48,24 @@ export class BlobMaker {
     this.#table = new BlobTable({ shared: setup.table })
     this.#saver = setup.saver
     const { cipher } = this
-    this.#packers = {
-      data: new Packer({ cipher, type: 'data', mode: setup.mode, onFull }),
-      tree: new Packer({ cipher, type: 'tree', mode: setup.mode, onFull }),
-    }
+    const createPacker = (type: BlobType) =>
+      new Packer({ cipher, type, mode: setup.mode, onFull, takeRoom: () => takeRoom(type) })
+    this.#packers = { data: createPacker('data'), tree: createPacker('tree') }
   }
 
-  /** Makes sure that the blob is, or will be, stored; returns its id. `again` stores it in any case. */
-  take(type: BlobType, plain: Uint8Array, again = false): Buffer {
-    const id = sha256(plain)
-    if (!this.#table.claim(idWords(id), type === 'tree', this.#saver) && !again) return id
+  /** Makes sure that the chunk is, or will be, stored; returns its id. */
+  take(chunk: Buffer): Buffer {
+    const id = chunk.length === zeros.length && chunk.equals(zeros) ? zerosId : sha256(chunk)
+    if (this.#table.claim(idWords(id), false, this.#saver)) this.store('data', id, chunk)
+    return id
+  }
+
+  /** Stores a blob that the caller has claimed. */
+  store(type: BlobType, id: Uint8Array, plain: Uint8Array): void {
     const length = this.#packers[type].add(id, plain)
     this.added[type === 'tree' ? 'treeBlobs' : 'dataBlobs']++
     this.added.plainBytes += BigInt(plain.length)
     this.added.storedBytes += BigInt(length)
-    return id
   }
 
   takeOpen(type: BlobType): OpenPack[] {

@@ -36,14 +36,16 @@ export class Chunker {
   /** The room where the next bytes of the stream go: at least one byte; all cuts must have been taken. */
   room(): Buffer {
     const { bytes } = this.#kernels
-    if (this.#end + readBytes > this.#base + chunkerBytes) {
+    const most = this.#base + chunkerBytes
+    // Once half of what lies here is cut: the less memory is gone through, the more of it stays in the cache.
+    if (this.#start - this.#base >= this.#end - this.#start || this.#end + readBytes > most) {
       bytes.copyWithin(this.#base, this.#start, this.#end)
       const moved = this.#start - this.#base
       this.#start -= moved
       this.#end -= moved
       this.#scanned -= moved
     }
-    const end = Math.min(this.#end + readBytes, this.#base + chunkerBytes)
+    const end = Math.min(this.#end + readBytes, most)
     assert(end > this.#end, 'cuts are taken before more bytes come')
     return bytes.subarray(this.#end, end)
   }

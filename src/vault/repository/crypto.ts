@@ -5,10 +5,10 @@ import { Kernels } from './kernels.ts'
 /** The keys under which everything in a repository lies, and of the same shape those from a password. */
 export type EnvelopeKeys = {
   /** AES-256. */
-  readonly encrypt: Buffer
+  readonly encrypt: Uint8Array
   /** AES-128 of the Poly1305-AES authenticator, and its multiplier. */
-  readonly macK: Buffer
-  readonly macR: Buffer
+  readonly macK: Uint8Array
+  readonly macR: Uint8Array
 }
 
 const ivBytes = 16

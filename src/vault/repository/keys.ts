@@ -59,8 +59,8 @@ export async function saveKey(
   const salt = randomBytes(saltBytes)
   const own = new EnvelopeCipher(await deriveKeys(password, salt, cost), options.kernels)
   const secret = JSON.stringify({
-    mac: { k: master.macK.toString('base64'), r: master.macR.toString('base64') },
-    encrypt: master.encrypt.toString('base64'),
+    mac: { k: toBase64(master.macK), r: toBase64(master.macR) },
+    encrypt: toBase64(master.encrypt),
   })
   const text = JSON.stringify({
     created: new Date().toISOString(),
@@ -77,6 +77,10 @@ export async function saveKey(
   const id = sha256Hex(bytes)
   await storage.put(`keys/${id}`, bytes, { signal: options.signal })
   return id
+}
+
+function toBase64(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('base64')
 }
 
 export function userName(): string {

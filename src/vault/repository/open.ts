@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { Fault } from '#base/faults'
 import type { Storage } from '#storage'
 import { sha256Hex, takeId } from './blob-id.ts'
@@ -100,6 +101,11 @@ export async function openRepository(
   return new OpenRepository({ storage, kernels, cipher, master, config, keyId, passwordCost })
 }
 
+/** One for each processor, at most four: each takes some 120 MiB. */
+function defaultWorkers(): number {
+  return Math.min(availableParallelism(), 4)
+}
+
 type Parts = {
   readonly storage: Storage
   readonly kernels: Kernels
@@ -178,6 +184,7 @@ class OpenRepository implements Repository {
   async openSaver({
     signal,
     compression = 'auto',
+    workers = defaultWorkers(),
   }: Parameters<Repository['openSaver']>[0]): Promise<BlobSaver> {
     this.#refuseOldVersion('write to')
     return openSaver({
@@ -190,6 +197,7 @@ class OpenRepository implements Repository {
         this.#loaded.add(await this.saveJson('index', text, { signal }))
       },
       mode: compression,
+      workers: Math.max(1, workers),
     })
   }
 

@@ -1,7 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { Writer } from '#base/bytes'
 import { Fault } from '#base/faults'
-import { sha256Hex } from './blob-id.ts'
 import { compress, decompress, type CompressionMode } from './compression.ts'
 import { envelopeOverheadBytes, type EnvelopeCipher } from './crypto.ts'
 import { chunkBytesMax, packBytesTarget } from './limits.ts'
@@ -16,7 +15,12 @@ export type FinishedPack = {
 }
 
 /** A pack that still grows: envelopes in `bytes` up to `size`, and the plain header that lists them. */
-export type OpenPack = { bytes: Buffer; size: number; readonly header: Writer }
+export type OpenPack = {
+  readonly type: BlobType
+  bytes: Buffer
+  size: number
+  readonly header: Writer
+}
 
 /**
  * Open packs at a time, of which each blob takes one at random. With a single one the order and the lengths of
@@ -28,8 +32,8 @@ const openPacksMax = 2
 /** Room of an open pack: it is closed once it is over the target, with one more chunk in it at most. */
 export const packRoomBytes = packBytesTarget + chunkBytesMax + 256 * 1024
 
-export function createOpenPack(bytes = Buffer.allocUnsafeSlow(packRoomBytes)): OpenPack {
-  return { bytes, size: 0, header: new Writer(64 * 1024) }
+export function createOpenPack(type: BlobType, bytes: Buffer): OpenPack {
+  return { type, bytes, size: 0, header: new Writer(1024) }
 }
 
 /** Compresses, seals and gathers blobs of one type into packs. Not shared between threads. */
@@ -38,7 +42,7 @@ export class Packer {
   readonly #type: BlobType
   readonly #mode: CompressionMode
   readonly #onFull: (pack: OpenPack) => void
-  readonly #create: () => OpenPack
+  readonly #takeRoom: () => Buffer
   readonly #open: (OpenPack | undefined)[] = []
 
   constructor(options: {
@@ -47,13 +51,14 @@ export class Packer {
     readonly mode: CompressionMode
     /** Called with each pack that has reached its size. */
     readonly onFull: (pack: OpenPack) => void
-    readonly create?: (() => OpenPack) | undefined
+    /** Gives the memory for another pack, at least `packRoomBytes`; may wait for one to be stored. */
+    readonly takeRoom: () => Buffer
   }) {
     this.#cipher = options.cipher
     this.#type = options.type
     this.#mode = options.mode
     this.#onFull = options.onFull
-    this.#create = options.create ?? createOpenPack
+    this.#takeRoom = options.takeRoom
   }
 
   /** Adds a blob; returns what it takes in its pack. */
@@ -61,7 +66,7 @@ export class Packer {
     const packed = this.#compress(plain)
     const payload = packed ?? plain
     const slot = randomInt(openPacksMax)
-    const pack = (this.#open[slot] ??= this.#create())
+    const pack = (this.#open[slot] ??= createOpenPack(this.#type, this.#takeRoom()))
     makeRoom(pack, payload.length + envelopeOverheadBytes)
     const length = this.#cipher.sealInto(pack.bytes, pack.size, payload)
     const envelope = pack.bytes.subarray(pack.size, pack.size + length)
@@ -129,13 +134,17 @@ export function mergeSmall(packs: readonly OpenPack[]): OpenPack[] {
   return merged
 }
 
-/** Appends the header, and reads it again before the pack gets its name. */
-export function finishPack(cipher: EnvelopeCipher, pack: OpenPack): FinishedPack {
+/** Appends the header; returns the whole pack, a view of its memory. */
+export function closePack(cipher: EnvelopeCipher, pack: OpenPack): Buffer {
   const header = pack.header.done()
   makeRoom(pack, header.length + envelopeOverheadBytes + packTrailerBytes)
   const length = cipher.sealInto(pack.bytes, pack.size, header)
   const size = pack.size + length + packTrailerBytes
   pack.bytes.writeUInt32LE(length, size - packTrailerBytes)
-  const bytes = pack.bytes.subarray(0, size)
-  return { id: sha256Hex(bytes), bytes, blobs: decodePack(cipher, bytes, 'new pack') }
+  return pack.bytes.subarray(0, size)
+}
+
+/** Reads the header of a closed pack again, which must list what was put in, before the pack is stored. */
+export function checkPack(cipher: EnvelopeCipher, bytes: Buffer, id: string): FinishedPack {
+  return { id, bytes, blobs: decodePack(cipher, bytes, 'new pack') }
 }

@@ -1,83 +1,102 @@
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
-import { assert, Fault, fromSystem } from '#base/faults'
+import { Writer } from '#base/bytes'
+import { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import { systemTime } from '#base/time'
 import type { Content } from '#change/tree'
 import type { Storage } from '#storage'
-import { BlobMaker } from './blob-maker.ts'
-import type { Chunker } from './chunker.ts'
+import { sha256, sha256Hex } from './blob-id.ts'
+import type { MakerSetup } from './blob-maker.ts'
 import type { CompressionMode } from './compression.ts'
-import type { EnvelopeKeys } from './crypto.ts'
+import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import type { BlobIndex } from './index/blob-index.ts'
+import { idWords } from './index/blob-table.ts'
 import { IndexWriter } from './index/index-writer.ts'
-import { finishPack, mergeSmall, type OpenPack } from './packer.ts'
+import { checkPack, closePack, mergeSmall, type OpenPack } from './packer.ts'
 import type { BlobSaver, BlobType, SavedContent, SaverStats } from './repository.ts'
+import { blobBytesMax, filesMax, Lane } from './saver-lane.ts'
+import type { FileJob, FromWorker, JobResult } from './saver-protocol.ts'
 import { PackUploads } from './uploads.ts'
 
-let saversOpened = 0
+/** Streams that one worker cuts at the same time; more wait until one ends. */
+const streamsMax = 4
+/** Pieces in which a stream goes to its worker, and how many of them may be on the way. */
+const pieceBytes = 512 * 1024
+const piecesMax = 6
+/** Blobs that are joined into one message. */
+const batchBytes = 256 * 1024
 
-export function openSaver(options: {
+export type SaverOptions = {
   readonly storage: Storage
   readonly index: BlobIndex
   readonly keys: EnvelopeKeys
   readonly polynomial: bigint
   readonly saveIndex: (text: string) => Promise<void>
   readonly mode: CompressionMode
+  readonly workers: number
   readonly signal: AbortSignal
-}): BlobSaver {
-  return new LocalSaver(options)
 }
 
-class LocalSaver implements BlobSaver {
-  readonly #maker: BlobMaker
-  readonly #uploads: PackUploads
-  readonly #writer: IndexWriter
-  #turn: Promise<unknown> = Promise.resolve()
-  #finished = false
+let saversOpened = 0
 
-  constructor(options: Parameters<typeof openSaver>[0]) {
+export function openSaver(options: SaverOptions): BlobSaver {
+  return new WorkerSaver(options)
+}
+
+/** A call that waits for a worker's result. */
+type Job = {
+  readonly resolve: (content: SavedContent) => void
+  readonly reject: (error: unknown) => void
+  readonly progress: Progress | undefined
+}
+
+type Blob = { readonly type: BlobType; readonly id: string; readonly plain: Uint8Array }
+
+/** Spreads files, streams and blobs over worker threads, and stores the packs that come back. */
+class WorkerSaver implements BlobSaver {
+  readonly #options: SaverOptions
+  readonly #setup: MakerSetup
+  readonly #cipher: EnvelopeCipher
+  readonly #writer: IndexWriter
+  readonly #uploads: PackUploads
+  readonly #lanes: Lane[] = []
+  readonly #jobs = new Map<number, Job>()
+  #files: FileJob[] = []
+  #jobsBegun = 0
+  #isDispatching = false
+  #failure: { readonly error: unknown } | undefined
+  #isFinished = false
+  /** Woken with everything that somebody may wait for. */
+  #waiting: (() => void)[] = []
+  readonly #batches = new Map<Lane, { blobs: Blob[]; sizeBytes: number }>()
+  readonly #pieces = new Map<number, ArrayBuffer[]>()
+  readonly #flushed = new Map<Lane, Extract<FromWorker, { kind: 'flushed' }>>()
+  readonly #onAbort = () => this.#fail(this.#options.signal.reason)
+
+  constructor(options: SaverOptions) {
+    this.#options = options
     const { storage, index, signal } = options
+    this.#cipher = new EnvelopeCipher(options.keys)
     this.#writer = new IndexWriter(options.saveIndex, systemTime)
     this.#uploads = new PackUploads({ storage, index, writer: this.#writer, signal })
-    const setup = {
+    this.#setup = {
       keys: options.keys,
       polynomial: options.polynomial.toString(16),
       mode: options.mode,
       table: index.table.shared,
       saver: ++saversOpened,
-      chunkers: 1,
+      chunkers: 1 + streamsMax,
     }
-    this.#maker = new BlobMaker(setup, (pack) => this.#store(pack))
-  }
-
-  #store(pack: OpenPack): void {
-    this.#uploads.start(finishPack(this.#maker.cipher, pack))
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(work)
-    this.#turn = result.catch(() => undefined)
-    return result
+    signal.addEventListener('abort', this.#onAbort, { once: true })
   }
 
   async saveContent(content: Content, progress?: Progress): Promise<SavedContent> {
-    return this.#inTurn(async () => {
-      const [chunker] = this.#maker.chunkers
-      assert(chunker, 'there is a chunker')
-      chunker.reset()
-      const blobs: string[] = []
-      let sizeBytes = 0n
-      const pieces =
-        content.kind === 'path' ? readPath(content.path, chunker) : fill(content.read(), chunker)
-      for await (const size of pieces) {
-        sizeBytes += BigInt(size)
-        if (progress) progress.doneBytes += size
-        for (let chunk = chunker.next(size === 0); chunk; chunk = chunker.next(size === 0)) {
-          blobs.push(this.#maker.take('data', chunk).toString('hex'))
-          await this.#uploads.room()
-        }
-      }
-      return { blobs, sizeBytes }
+    this.#check()
+    const job = ++this.#jobsBegun
+    if (content.kind === 'stream') return this.#saveStream(job, content.read(), progress)
+    return new Promise((resolve, reject) => {
+      this.#jobs.set(job, { resolve, reject, progress })
+      this.#files.push({ job, path: content.path.toString('latin1') })
+      this.#dispatchSoon()
     })
   }
 
@@ -86,68 +105,318 @@ class LocalSaver implements BlobSaver {
     plain: Uint8Array,
     options: { again?: boolean } = {},
   ): Promise<string> {
-    return this.#inTurn(async () => {
-      await this.#uploads.room()
-      return this.#maker.take(type, plain, options.again).toString('hex')
+    this.#check()
+    const hash = sha256(plain)
+    const id = hash.toString('hex')
+    const { table } = this.#options.index
+    const isNew = table.claim(idWords(hash), type === 'tree', this.#setup.saver)
+    if (!isNew && !options.again) return id
+    // Trees go to one worker, so that as few packs as possible stay small.
+    const lane = type === 'tree' ? this.#lane(0) : this.#quietLane((other) => other.blobBytes)
+    lane.blobBytes += plain.length
+    this.#batch(lane, { type, id, plain: Uint8Array.from(plain) })
+    while (lane.blobBytes > blobBytesMax) await this.#changed()
+    return id
+  }
+
+  #check(): void {
+    if (this.#failure) throw this.#failure.error
+    if (this.#isFinished) throw new Fault('usage', 'save content: the saver is finished')
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failure || this.#isFinished) return
+    this.#failure = { error }
+    for (const job of this.#jobs.values()) job.reject(error)
+    this.#jobs.clear()
+    this.#files = []
+    this.#wake()
+    // The threads end by themselves from here on; `dispose` waits for them.
+    for (const lane of this.#lanes) lane.stop().catch(() => undefined)
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting.splice(0)) wake()
+  }
+
+  /** Waits for the next event; throws once the saver has failed. */
+  async #changed(): Promise<void> {
+    this.#check()
+    await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    this.#check()
+  }
+
+  #lane(index: number): Lane {
+    const lane = this.#lanes[index]
+    if (lane) return lane
+    const created = new Lane(this.#setup, {
+      onMessage: (from, message) => this.#receive(from, message),
+      onFailure: (error) => this.#fail(error),
+    })
+    this.#lanes.push(created)
+    return created
+  }
+
+  /** The lane with the least of something; another one is begun when all have some and there may be more. */
+  #quietLane(load: (lane: Lane) => number): Lane {
+    const [quiet] = this.#lanes.toSorted((a, b) => load(a) - load(b))
+    if (quiet && (load(quiet) === 0 || this.#lanes.length >= this.#options.workers)) return quiet
+    return this.#lane(this.#lanes.length)
+  }
+
+  // Not at once: calls made in the same turn go out in one message.
+  #dispatchSoon(): void {
+    if (this.#isDispatching) return
+    this.#isDispatching = true
+    setImmediate(() => {
+      this.#isDispatching = false
+      if (this.#failure) return
+      try {
+        this.#dispatch()
+      } catch (error) {
+        this.#fail(error)
+      }
+    })
+  }
+
+  #dispatch(): void {
+    for (const [lane, { blobs }] of this.#batches) this.#sendBatch(lane, blobs)
+    this.#batches.clear()
+    while (this.#files.length > 0) {
+      const lane = this.#laneForFiles()
+      if (!lane) return
+      // A few at a time, so that the next worker gets its share.
+      const count = Math.min(filesMax - lane.files.size, Math.ceil(filesMax / 4))
+      lane.sendFiles(this.#files.splice(0, count))
+    }
+  }
+
+  #laneForFiles(): Lane | undefined {
+    const free = this.#lanes.filter((lane) => lane.hasRoomForFiles)
+    const [quiet] = free.toSorted((a, b) => a.files.size - b.files.size)
+    if (this.#lanes.length < this.#options.workers && (!quiet || quiet.files.size > 0)) {
+      return this.#lane(this.#lanes.length)
+    }
+    return quiet
+  }
+
+  #batch(lane: Lane, blob: Blob): void {
+    const batch = this.#batches.get(lane) ?? { blobs: [], sizeBytes: 0 }
+    batch.blobs.push(blob)
+    batch.sizeBytes += blob.plain.length
+    this.#batches.set(lane, batch)
+    if (batch.sizeBytes < batchBytes) return this.#dispatchSoon()
+    this.#batches.delete(lane)
+    this.#sendBatch(lane, batch.blobs)
+  }
+
+  #sendBatch(lane: Lane, blobs: readonly Blob[]): void {
+    const bytes = new Uint8Array(blobs.reduce((sum, { plain }) => sum + plain.length, 0))
+    let at = 0
+    const entries = blobs.map(({ type, id, plain }) => {
+      bytes.set(plain, at)
+      at += plain.length
+      return { type, id, size: plain.length }
+    })
+    lane.post({ kind: 'blobs', entries, bytes: bytes.buffer }, [bytes.buffer])
+  }
+
+  async #saveStream(
+    job: number,
+    source: AsyncIterable<Buffer>,
+    progress: Progress | undefined,
+  ): Promise<SavedContent> {
+    const lane = await this.#laneForStream(job)
+    const { promise, resolve, reject } = Promise.withResolvers<SavedContent>()
+    // Whoever fails first is heard: the source below, or the worker.
+    promise.catch(() => undefined)
+    this.#jobs.set(job, { resolve, reject, progress: undefined })
+    this.#pieces.set(
+      job,
+      Array.from({ length: piecesMax }, () => new ArrayBuffer(0)),
+    )
+    try {
+      await this.#feed(lane, job, source, progress)
+      return await promise
+    } catch (error) {
+      if (!this.#failure && this.#jobs.delete(job)) lane.post({ kind: 'drop', job })
+      throw error
+    } finally {
+      lane.streams.delete(job)
+      this.#pieces.delete(job)
+      this.#wake()
+    }
+  }
+
+  async #laneForStream(job: number): Promise<Lane> {
+    for (;;) {
+      const lane = this.#quietLane((other) => other.streams.size + (other.isBusy ? 1 : 0))
+      if (lane.streams.size < streamsMax) {
+        lane.streams.add(job)
+        return lane
+      }
+      await this.#changed()
+    }
+  }
+
+  async #feed(
+    lane: Lane,
+    job: number,
+    source: AsyncIterable<Buffer>,
+    progress: Progress | undefined,
+  ): Promise<void> {
+    let piece = await this.#takePiece(job)
+    let size = 0
+    for await (const bytes of source) {
+      this.#check()
+      if (progress) progress.doneBytes += bytes.length
+      for (let at = 0; at < bytes.length; ) {
+        const copied = bytes.copy(new Uint8Array(piece), size, at)
+        size += copied
+        at += copied
+        if (size < piece.byteLength) break
+        lane.post({ kind: 'piece', job, bytes: piece, size, isLast: false }, [piece])
+        piece = await this.#takePiece(job)
+        size = 0
+      }
+    }
+    lane.post({ kind: 'piece', job, bytes: piece, size, isLast: true }, [piece])
+  }
+
+  /** Memory for the next bytes of a stream: comes back from the worker once those before are cut. */
+  async #takePiece(job: number): Promise<ArrayBuffer> {
+    for (;;) {
+      const piece = this.#pieces.get(job)?.pop()
+      if (piece) return piece.byteLength > 0 ? piece : new ArrayBuffer(pieceBytes)
+      await this.#changed()
+    }
+  }
+
+  #receive(lane: Lane, message: FromWorker): void {
+    if (this.#failure) return
+    try {
+      this.#handle(lane, message)
+    } catch (error) {
+      this.#fail(error)
+    }
+    this.#wake()
+  }
+
+  #handle(lane: Lane, message: FromWorker): void {
+    switch (message.kind) {
+      case 'results':
+        for (const result of message.results) this.#settle(lane, result)
+        return this.#dispatchSoon()
+      case 'returned':
+        return this.#takeBack(lane, message.jobs)
+      case 'read': {
+        const progress = this.#jobs.get(message.job)?.progress
+        if (progress) progress.doneBytes += message.sizeBytes
+        return
+      }
+      case 'taken':
+        this.#pieces.get(message.job)?.push(message.bytes)
+        return
+      case 'failed':
+        return this.#fail(new Fault(message.code, message.message))
+      case 'stored':
+        lane.blobBytes -= message.sizeBytes
+        return
+      case 'pack':
+        return this.#storePack(lane, message)
+      case 'flushed':
+        this.#flushed.set(lane, message)
+        return
+      default:
+        message satisfies never
+    }
+  }
+
+  #settle(lane: Lane, result: JobResult): void {
+    lane.files.delete(result.job)
+    lane.isBusy = false
+    const job = this.#jobs.get(result.job)
+    this.#jobs.delete(result.job)
+    if (!job) return
+    if ('code' in result) {
+      const { code, message, cause } = result
+      return job.reject(new Fault(code, message, { cause }))
+    }
+    const ids = Buffer.from(result.ids)
+    const blobs: string[] = []
+    for (let at = 0; at < ids.length; at += 32) blobs.push(ids.toString('hex', at, at + 32))
+    job.resolve({ blobs, sizeBytes: BigInt(result.sizeBytes) })
+  }
+
+  #takeBack(lane: Lane, jobs: readonly FileJob[]): void {
+    lane.isBusy = true
+    for (const { job } of jobs) lane.files.delete(job)
+    this.#files.unshift(...jobs)
+    this.#dispatchSoon()
+  }
+
+  #storePack(lane: Lane, { id, pack }: Extract<FromWorker, { kind: 'pack' }>): void {
+    const bytes = Buffer.from(pack.bytes, 0, pack.size)
+    this.#uploads.start(checkPack(this.#cipher, bytes, id), () => {
+      if (this.#failure) return
+      try {
+        this.#uploads.check()
+        lane.giveRoom(pack.type, pack.bytes)
+      } catch (error) {
+        this.#fail(error)
+      }
+      this.#wake()
     })
   }
 
   async finish(): Promise<SaverStats> {
-    await this.#turn
-    for (const type of ['data', 'tree'] as const) {
-      for (const pack of mergeSmall(this.#maker.takeOpen(type))) this.#store(pack)
+    this.#check()
+    while (this.#jobs.size > 0 || this.#lanes.some((lane) => lane.blobBytes > 0)) {
+      await this.#changed()
+    }
+    for (const lane of this.#lanes) lane.post({ kind: 'flush' })
+    while (this.#flushed.size < this.#lanes.length) await this.#changed()
+    for (const pack of this.#leftovers()) {
+      const bytes = closePack(this.#cipher, pack)
+      await this.#uploads.room()
+      this.#uploads.start(checkPack(this.#cipher, bytes, sha256Hex(bytes)))
     }
     await this.#uploads.idle()
     this.#uploads.check()
     await this.#writer.flush()
-    this.#finished = true
-    const { dataBlobs, treeBlobs, plainBytes, storedBytes } = this.#maker.added
-    return { dataBlobs, treeBlobs, addedBytes: plainBytes, storedBytes }
+    this.#check()
+    this.#isFinished = true
+    return this.#stats()
+  }
+
+  /** What the workers' open packs hold, joined as far as it fits. */
+  #leftovers(): OpenPack[] {
+    const open = [...this.#flushed.values()].flatMap((message) =>
+      message.packs.map(({ type, bytes, size, header }) => {
+        return { type, bytes: Buffer.from(bytes), size, header: new Writer(1024).bytes(header) }
+      }),
+    )
+    const [data, tree] = (['data', 'tree'] as const).map((type) =>
+      mergeSmall(open.filter((pack) => pack.type === type)),
+    )
+    return [...(data ?? []), ...(tree ?? [])]
+  }
+
+  #stats(): SaverStats {
+    const stats = { dataBlobs: 0, treeBlobs: 0, addedBytes: 0n, storedBytes: 0n }
+    for (const { added } of this.#flushed.values()) {
+      stats.dataBlobs += added.dataBlobs
+      stats.treeBlobs += added.treeBlobs
+      stats.addedBytes += added.plainBytes
+      stats.storedBytes += added.storedBytes
+    }
+    return stats
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#finished) await this.#uploads.idle()
+    if (!this.#isFinished) this.#fail(new Fault('interrupted', 'save content: given up'))
+    this.#options.signal.removeEventListener('abort', this.#onAbort)
+    await Promise.all(this.#lanes.map((lane) => lane.stop()))
+    await this.#uploads.idle()
   }
-}
-
-/** Fills the chunker from a file; yields the sizes of the pieces, and 0 at the end. */
-function* readPath(path: Buffer, chunker: Chunker): Generator<number> {
-  // Not blocking on a FIFO, nor following a link, that took the file's place since it was looked at.
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
-  const file = system(path, () => openSync(path, flags))
-  try {
-    if (!fstatSync(file).isFile()) {
-      throw new Fault('io', `read ${path.toString()}: it is no longer a regular file`)
-    }
-    for (;;) {
-      const room = chunker.room()
-      const size = system(path, () => readSync(file, room, 0, room.length, null))
-      chunker.filled(size)
-      yield size
-      if (size === 0) return
-    }
-  } finally {
-    closeSync(file)
-  }
-}
-
-function system<T>(path: Buffer, call: () => T): T {
-  try {
-    return call()
-  } catch (error) {
-    throw fromSystem(error, `read ${path.toString()}`)
-  }
-}
-
-async function* fill(source: AsyncIterable<Buffer>, chunker: Chunker): AsyncGenerator<number> {
-  for await (let piece of source) {
-    while (piece.length > 0) {
-      const room = chunker.room()
-      const size = piece.copy(room, 0, 0, room.length)
-      chunker.filled(size)
-      yield size
-      piece = piece.subarray(size)
-    }
-  }
-  yield 0
 }

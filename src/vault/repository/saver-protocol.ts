@@ -1,0 +1,80 @@
+import type { Code } from '#base/faults'
+import type { MakerSetup } from './blob-maker.ts'
+import type { BlobType } from './repository.ts'
+
+// What a saver and its worker threads tell each other. Bytes move by transfer, never by copy.
+
+export type WorkerSetup = {
+  readonly maker: MakerSetup
+  /** Words that both sides look at while the worker is busy: `stopWord`, `wakeWord`. */
+  readonly control: SharedArrayBuffer
+}
+
+/** Not zero: give up as soon as possible. */
+export const stopWord = 0
+/** Counts up with everything that a waiting worker may be waiting for. */
+export const wakeWord = 1
+
+/** A file to be read by the worker; the path is in latin1, one character a byte. */
+export type FileJob = { readonly job: number; readonly path: string }
+
+export type ToWorker =
+  | { readonly kind: 'files'; readonly jobs: readonly FileJob[] }
+  /** The next bytes of a stream; the buffer goes back with `taken`. */
+  | {
+      readonly kind: 'piece'
+      readonly job: number
+      readonly bytes: ArrayBuffer
+      readonly size: number
+      readonly isLast: boolean
+    }
+  /** The stream broke off; nothing of it counts. */
+  | { readonly kind: 'drop'; readonly job: number }
+  /** Claimed blobs, their bytes joined. */
+  | {
+      readonly kind: 'blobs'
+      readonly entries: readonly {
+        readonly type: BlobType
+        readonly id: string
+        readonly size: number
+      }[]
+      readonly bytes: ArrayBuffer
+    }
+  /** The memory of a pack that is stored. */
+  | { readonly kind: 'room'; readonly type: BlobType; readonly bytes: ArrayBuffer }
+  | { readonly kind: 'flush' }
+  | { readonly kind: 'stop' }
+
+/** A file or stream that is cut whole: its blob ids, 32 bytes each. */
+export type JobResult =
+  | { readonly job: number; readonly ids: ArrayBuffer; readonly sizeBytes: number }
+  | { readonly job: number; readonly code: Code; readonly message: string; readonly cause: unknown }
+
+export type PackParts = {
+  readonly type: BlobType
+  readonly bytes: ArrayBuffer
+  readonly size: number
+}
+
+export type Added = {
+  readonly dataBlobs: number
+  readonly treeBlobs: number
+  readonly plainBytes: bigint
+  readonly storedBytes: bigint
+}
+
+export type FromWorker =
+  | { readonly kind: 'results'; readonly results: readonly JobResult[] }
+  /** The worker is busy with a large file: these jobs may go elsewhere until that one has its result. */
+  | { readonly kind: 'returned'; readonly jobs: readonly FileJob[] }
+  | { readonly kind: 'read'; readonly job: number; readonly sizeBytes: number }
+  | { readonly kind: 'taken'; readonly job: number; readonly bytes: ArrayBuffer }
+  /** The worker cannot go on: nothing that it made counts. */
+  | { readonly kind: 'failed'; readonly code: Code; readonly message: string }
+  | { readonly kind: 'stored'; readonly sizeBytes: number }
+  | { readonly kind: 'pack'; readonly id: string; readonly pack: PackParts }
+  | {
+      readonly kind: 'flushed'
+      readonly packs: readonly (PackParts & { readonly header: Uint8Array })[]
+      readonly added: Added
+    }
