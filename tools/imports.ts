@@ -30,7 +30,11 @@ export function judgeImport(file: string, specifier: string): string | undefined
     const free = !file.startsWith('tools/') || room === 'base'
     return free ? undefined : 'tools/ may import base only'
   }
-  if (room === from) return `inside a room imports are relative`
+  if (room === from) {
+    // An implementation names the interface that it fulfils by its door; all else inside a room is relative.
+    const interfaceOnly = rest.length === 0 && isSocket(room) && file.split('/').length > 3
+    return interfaceOnly ? undefined : `inside a room imports are relative`
+  }
   if (!rooms[from].some((allowed) => allowed === room)) return `${from} may not import ${room}`
   if (rest.at(-1) === 'all' && from !== 'service') return `only service imports an all.ts`
   return undefined
@@ -52,6 +56,11 @@ function judgeRelative(file: string, specifier: string): string | undefined {
   const sibling = from === 'engines' && toRest.length > 1 && fromRest[0] !== toRest[0]
   const wires = fromRest[0] === 'all.ts' || isTest(file)
   return sibling && !wires ? `${fromRest[0]} may not import its sibling ${toRest[0]}` : undefined
+}
+
+/** Rooms with several implementations of one interface. */
+function isSocket(room: string): boolean {
+  return room === 'engines' || room === 'storage'
 }
 
 /** Tests may use every door and the support of tests; so may the suites that they share. */

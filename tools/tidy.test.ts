@@ -49,6 +49,8 @@ test('judgeImport() refuses what the table does not allow', () => {
     ['src/service/service.ts', '#engines/all', true],
     ['src/engines/mysql/probe.ts', '../postgres/lsn.ts', false],
     ['src/engines/mysql/probe.ts', '../engine.ts', true],
+    ['src/engines/mysql/probe.ts', '#engines', true],
+    ['src/engines/all.ts', '#engines', false],
     ['src/engines/mysql/probe.ts', './protocol/packet.ts', true],
     ['src/engines/all.ts', './mysql/mysql.ts', true],
     ['tools/errors.ts', '#base/faults', true],
