@@ -1,0 +1,138 @@
+import { type FileHandle, open } from 'node:fs/promises'
+import { Fault, fromSystem } from '#base/faults'
+import type { LogBlock } from '#change'
+import { corruptRecord, decodeBody, decodeHead, encodeRecord, recordHeadBytes } from './record.ts'
+
+/** A place to start reading from without scanning the whole file. */
+type Mark = { readonly offset: number; readonly history: string; readonly first: string }
+
+const markEveryBytes = 256 * 1024
+
+/** One file of the journal: records one behind the other, appended, later deleted as a whole. */
+export class SpoolFile {
+  readonly path: string
+  readonly number: number
+  readonly #handle: FileHandle
+  readonly #marks: Mark[] = []
+  #size = 0
+  #last: LogBlock | undefined
+
+  private constructor(path: string, number: number, handle: FileHandle) {
+    this.path = path
+    this.number = number
+    this.#handle = handle
+  }
+
+  static async open(path: string, number: number): Promise<SpoolFile> {
+    const handle = await open(path, 'a+', 0o600).catch((error: unknown) => {
+      throw fromSystem(error, `open journal ${path}`)
+    })
+    return new SpoolFile(path, number, handle)
+  }
+
+  /** Bytes of whole, synced records. */
+  get sizeBytes(): number {
+    return this.#size
+  }
+
+  /** The last block, without its bytes' meaning: for where the file ends. */
+  get last(): LogBlock | undefined {
+    return this.#last
+  }
+
+  /** Reads all records once, after a start; with `repair`, cuts off what a crash left behind the last whole one. */
+  async recover(repair: boolean): Promise<void> {
+    const { size } = await this.#handle.stat()
+    for (;;) {
+      const found = await this.#readAt(this.#size, size)
+      if (!found) break
+      this.#note(found.block, found.end - this.#size)
+    }
+    if (this.#size === size) return
+    if (!repair) throw corruptRecord(this.path, this.#size)
+    await this.#cut()
+  }
+
+  /** Appends a block and syncs it; on failure the file is as before. */
+  async append(block: LogBlock): Promise<void> {
+    const parts = encodeRecord(block)
+    const size = parts.reduce((sum, part) => sum + part.length, 0)
+    try {
+      let written = 0
+      const { bytesWritten } = await this.#handle.writev([...parts])
+      written = bytesWritten
+      if (written !== size) throw new Fault('full', `append to journal ${this.path}: disk full`)
+      await this.#handle.datasync()
+    } catch (error) {
+      await this.#cut()
+      throw fromSystem(error, `append to journal ${this.path}`)
+    }
+    this.#note({ ...block, bytes: emptyBytes }, size)
+  }
+
+  /** The record at `offset`; undefined at the end of what is synced. */
+  async read(offset: number): Promise<{ block: LogBlock; end: number } | undefined> {
+    if (offset >= this.#size) return undefined
+    const found = await this.#readAt(offset, this.#size)
+    if (!found) throw corruptRecord(this.path, offset)
+    return found
+  }
+
+  /** Where to start reading for what lies behind a position of a history: at or before it. */
+  offsetFor(history: string, at: string): number {
+    const mark = this.#marks.findLast((one) => one.history === history && one.first <= at)
+    return mark?.offset ?? 0
+  }
+
+  get first(): Mark | undefined {
+    return this.#marks[0]
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close()
+  }
+
+  async #readAt(
+    offset: number,
+    sizeMax: number,
+  ): Promise<{ block: LogBlock; end: number } | undefined> {
+    const head = decodeHead(await this.#readBytes(offset, recordHeadBytes))
+    if (!head) return undefined
+    const bodyBytes = head.factsBytes + head.blockBytes
+    const end = offset + recordHeadBytes + bodyBytes
+    if (end > sizeMax) return undefined
+    const block = decodeBody(head, await this.#readBytes(offset + recordHeadBytes, bodyBytes))
+    return block && { block, end }
+  }
+
+  async #readBytes(offset: number, size: number): Promise<Buffer> {
+    const bytes = Buffer.allocUnsafe(size)
+    let filled = 0
+    while (filled < size) {
+      const { bytesRead } = await this.#handle.read(bytes, filled, size - filled, offset + filled)
+      if (bytesRead === 0) break
+      filled += bytesRead
+    }
+    return bytes.subarray(0, filled)
+  }
+
+  #note(block: LogBlock, size: number): void {
+    const lastMark = this.#marks.at(-1)
+    if (
+      !lastMark ||
+      lastMark.history !== block.history ||
+      this.#size - lastMark.offset >= markEveryBytes
+    ) {
+      this.#marks.push({ offset: this.#size, history: block.history, first: block.first })
+    }
+    this.#size += size
+    this.#last = { ...block, bytes: emptyBytes }
+  }
+
+  async #cut(): Promise<void> {
+    await this.#handle.truncate(this.#size)
+    await this.#handle.datasync()
+  }
+}
+
+const emptyBytes = Buffer.alloc(0)
