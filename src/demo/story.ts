@@ -1,5 +1,6 @@
 import path from 'node:path'
 import { formatTimeUs, systemTime } from '#base/time'
+import { withoutSecrets } from '#base/urls'
 import type { Protection, Redoubt } from './redoubt.ts'
 import type { DemoEngine, DemoServer } from './servers/server.ts'
 import { openShopDatabase } from './shop/database.ts'
@@ -232,6 +233,6 @@ function sinceText(startedMs: number): string {
 
 /** A command as a reader would type it: without the passwords of URLs. */
 function shown(args: readonly string[]): string {
-  const parts = args.map((arg) => arg.replace(/(:\/\/[^:@/]+):[^@/]+@/, '$1:…@'))
-  return ['redoubt', ...parts].map((part) => (/[\s&?*]/.test(part) ? `'${part}'` : part)).join(' ')
+  const parts = ['redoubt', ...args.map(withoutSecrets)]
+  return parts.map((part) => (/[\s&?*]/.test(part) ? `'${part}'` : part)).join(' ')
 }
