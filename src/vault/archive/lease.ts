@@ -1,0 +1,215 @@
+import { hostname } from 'node:os'
+import { assert, Fault, isFault } from '#base/faults'
+import { randomHex } from '#base/ids'
+import type { Position } from '#change'
+import type { Storage } from '#storage'
+import { formatSignedJson, parseSignedJson } from '../signed-json.ts'
+import { type Keyring, maySignLog, type Signer } from '../signing.ts'
+import { leaseFolder } from './names.ts'
+
+/** The source's word, kept fresh on an idle source: at `completeUs` its log ended at `end`, and the archive held all of it. */
+export type LeaseNote = { readonly end: Position; readonly completeUs: bigint }
+
+export type LeaseRecord = {
+  readonly epoch: number
+  readonly holder: string
+  readonly host: string
+  readonly nonce: string
+  readonly released: boolean
+  readonly note?: LeaseNote | undefined
+}
+
+export type LeaseOptions = {
+  readonly storage: Storage
+  readonly source: string
+  readonly signer: Signer
+  readonly keyring: Keyring
+  /** Names the local state that the archiver lives in: a new process with the same one takes over at once. */
+  readonly holder: string
+}
+
+/** Not refreshed for so long, by the store's own times, a lease is free. */
+export const leaseMs = 30_000
+export const refreshEveryMs = 8_000
+/** A holder that could not refresh for so long stops by itself, well before anyone may take over. */
+export const selfFenceMs = 20_000
+
+const purpose = 'redoubt archiver lease v1'
+const digits = 8
+
+/**
+ * The right to write one source's log. Each holder has an object of its own, numbered by its epoch, made by a
+ * conditional put; it overwrites that object to stay alive, and whoever sees a higher number has lost.
+ */
+export class Lease {
+  readonly epoch: number
+  /** False where the store has no conditional put: two archivers that start in the same instant are then found out late. */
+  readonly exclusive: boolean
+  readonly #options: LeaseOptions
+  readonly #nonce: string
+  #note: LeaseNote | undefined
+
+  private constructor(options: LeaseOptions, epoch: number, nonce: string) {
+    this.#options = options
+    this.epoch = epoch
+    this.#nonce = nonce
+    this.exclusive = options.storage.can.conditionalPut
+  }
+
+  /** Takes the lease; `locked` names the holder while another one lives. */
+  static async acquire(options: LeaseOptions, signal: AbortSignal): Promise<Lease> {
+    const { storage, source } = options
+    const epochs = await listEpochs(options, signal)
+    const latest = epochs.at(-1)
+    if (latest !== undefined) await checkFree(options, latest, signal)
+    const lease = new Lease(options, (latest ?? 0) + 1, randomHex(8))
+    await lease.#put({ released: false, ifAbsent: storage.can.conditionalPut }, signal)
+    await lease.#checkNewest(signal)
+    for (const epoch of epochs) await storage.delete(leaseKey(source, epoch), { signal })
+    return lease
+  }
+
+  /** Says that the holder lives; `locked` when another one took over. */
+  async refresh(note: LeaseNote | undefined, signal: AbortSignal): Promise<void> {
+    this.#note = note
+    await this.#checkNewest(signal)
+    await this.#put({ released: false, ifAbsent: false }, signal)
+  }
+
+  /** Gives the right back, so that the next one need not wait. */
+  async release(signal: AbortSignal): Promise<void> {
+    await this.#checkNewest(signal)
+    await this.#put({ released: true, ifAbsent: false }, signal)
+  }
+
+  async #put(how: { released: boolean; ifAbsent: boolean }, signal: AbortSignal): Promise<void> {
+    const { storage, source, signer, holder } = this.#options
+    const { released, ifAbsent } = how
+    const record: LeaseRecord = {
+      epoch: this.epoch,
+      holder,
+      host: hostname(),
+      nonce: this.#nonce,
+      released,
+      note: this.#note,
+    }
+    const key = leaseKey(source, this.epoch)
+    const bytes = formatSignedJson(purpose, { source, ...record }, signer)
+    try {
+      await storage.put(key, bytes, ifAbsent ? { signal, ifAbsent } : { signal })
+    } catch (error) {
+      if (!ifAbsent || !isFault(error, 'exists')) throw error
+      // A retried put meets its own first try.
+      const present = await readLease(this.#options, key, signal)
+      if (present?.nonce !== this.#nonce) throw taken(source, present, error)
+    }
+  }
+
+  async #checkNewest(signal: AbortSignal): Promise<void> {
+    const { source } = this.#options
+    const newest = (await listEpochs(this.#options, signal)).at(-1)
+    if (newest === undefined || newest < this.epoch) return
+    const present = await readLease(this.#options, leaseKey(source, newest), signal)
+    if (newest > this.epoch || present?.nonce !== this.#nonce) throw taken(source, present)
+  }
+}
+
+/** The newest lease of a source, and when the store last heard of its holder. */
+export async function newestLease(
+  options: Pick<LeaseOptions, 'storage' | 'source' | 'keyring'>,
+  signal: AbortSignal,
+): Promise<(LeaseRecord & { readonly seenMs: number }) | undefined> {
+  const newest = (await listEpochs(options, signal)).at(-1)
+  if (newest === undefined) return undefined
+  const key = leaseKey(options.source, newest)
+  const record = await readLease(options, key, signal)
+  const info = await options.storage.stat(key, { signal })
+  return record && info && { ...record, seenMs: info.modifiedMs }
+}
+
+function leaseKey(source: string, epoch: number): string {
+  return `${leaseFolder(source)}${String(epoch).padStart(digits, '0')}`
+}
+
+async function listEpochs(
+  options: Pick<LeaseOptions, 'storage' | 'source'>,
+  signal: AbortSignal,
+): Promise<number[]> {
+  const { storage, source } = options
+  const folder = leaseFolder(source)
+  const epochs: number[] = []
+  for await (const { key } of storage.list(folder, { signal })) {
+    const text = key.slice(folder.length)
+    if (/^\d{8}$/.test(text)) epochs.push(Number(text))
+  }
+  return epochs
+}
+
+async function checkFree(options: LeaseOptions, epoch: number, signal: AbortSignal): Promise<void> {
+  const { storage, source } = options
+  const key = leaseKey(source, epoch)
+  const record = await readLease(options, key, signal)
+  if (record === undefined || record.released || record.holder === options.holder) return
+  const seen = await storage.stat(key, { signal })
+  if (!seen) return
+  const nowMs = await storeNow(options, signal)
+  if (nowMs - seen.modifiedMs <= leaseMs) throw taken(source, record)
+}
+
+/** The store's own clock: the time that it gives to an object put just now. */
+export async function storeNow(
+  options: Pick<LeaseOptions, 'storage' | 'source'>,
+  signal: AbortSignal,
+): Promise<number> {
+  const { storage, source } = options
+  const key = `${leaseFolder(source)}clock-${randomHex(8)}`
+  await storage.put(key, Buffer.from('clock\n'), { signal })
+  const info = await storage.stat(key, { signal })
+  await storage.delete(key, { signal })
+  assert(info, 'what was put is there')
+  return info.modifiedMs
+}
+
+async function readLease(
+  options: Pick<LeaseOptions, 'storage' | 'source' | 'keyring'>,
+  key: string,
+  signal: AbortSignal,
+): Promise<LeaseRecord | undefined> {
+  const { storage, source, keyring } = options
+  let bytes: Buffer
+  try {
+    bytes = await storage.get(key, { signal })
+  } catch (error) {
+    if (isFault(error, 'missing')) return undefined
+    throw error
+  }
+  const what = `lease ${key}`
+  const { fields, scope } = parseSignedJson(bytes, { purpose, keyring, what })
+  if (fields.text('source') !== source || !maySignLog(scope, source)) {
+    throw new Fault('forged', `check ${what}: it belongs to source ${fields.text('source')}`)
+  }
+  const note = fields.optional('note', (f, name) => f.object(name))
+  return {
+    epoch: fields.count('epoch'),
+    holder: fields.text('holder'),
+    host: fields.text('host'),
+    nonce: fields.text('nonce'),
+    released: fields.flag('released'),
+    note: note && {
+      end: { history: note.object('end').text('history'), at: note.object('end').text('at') },
+      completeUs: note.bigint('completeUs'),
+    },
+  }
+}
+
+function taken(source: string, holder: LeaseRecord | undefined, cause?: unknown): Fault {
+  const who = holder ? `on host ${holder.host} with epoch ${holder.epoch}` : 'that just went'
+  return new Fault(
+    'locked',
+    `archive the log of ${source}: another archiver ${who} has the lease`,
+    {
+      hint: `Stop the other one; if it is dead, its lease ends ${leaseMs / 1000} s after its last sign of life.`,
+      cause,
+    },
+  )
+}

@@ -1,0 +1,297 @@
+import { Fault, isFault } from '#base/faults'
+import type { Commit, LogBlock, LogReader, LogSegment, Position } from '#change'
+import type { Storage } from '#storage'
+import { type IndexedSegment, type LogIndex, readIndex, type Stretch } from './log-index.ts'
+import type { StoredObject } from './inventory.ts'
+import { openObject, type Reading, readHead, unpack } from './object.ts'
+import type { Piece } from './piece.ts'
+import type { LogRecord } from './record.ts'
+
+export type ReaderOptions = {
+  readonly storage: Storage
+  readonly source: string
+  readonly reading: Reading
+  readonly signal: AbortSignal
+}
+
+type WithSignal = { readonly signal: AbortSignal }
+
+/** Where a moment lies in the log. */
+export type Moment = {
+  /** The last transaction before the first one stamped later; undefined when none stands before it. */
+  readonly last: Commit | undefined
+  /** The first transaction stamped later; undefined when there is none. */
+  readonly next: Commit | undefined
+}
+
+export async function openReader(options: ReaderOptions): Promise<ArchiveReader> {
+  const { storage, source, reading, signal } = options
+  return new ArchiveReader(options, await readIndex(storage, source, reading, signal))
+}
+
+/** The archived log of one source, as it stood when it was listed; asking for an unknown segment lists again. */
+export class ArchiveReader implements LogReader {
+  readonly #storage: Storage
+  readonly #source: string
+  readonly #reading: Reading
+  #index: LogIndex
+
+  constructor(options: ReaderOptions, index: LogIndex) {
+    this.#storage = options.storage
+    this.#source = options.source
+    this.#reading = options.reading
+    this.#index = index
+  }
+
+  async *segments(first: Position, options: WithSignal): AsyncGenerator<LogSegment, void, void> {
+    for await (const { indexed, head, last } of this.#behind(first, options.signal)) {
+      yield {
+        history: indexed.history,
+        segment: indexed.segment,
+        first: head.first,
+        next: last.next,
+        sizeBytes: last.offset + last.sizeBytes,
+        complete: last.closes && head.offset === 0,
+      }
+    }
+  }
+
+  async read(
+    segment: string,
+    options: WithSignal & { readonly history?: string | undefined },
+  ): Promise<AsyncIterable<Buffer> | undefined> {
+    const { history, signal } = options
+    let found = this.#find(segment, history)
+    // A segment that is still in parts may have grown.
+    if (!found || found.objects.some(({ kind }) => kind !== 'full')) {
+      this.#index = await readIndex(this.#storage, this.#source, this.#reading, signal)
+      found = this.#find(segment, history)
+    }
+    return found && bytesOf(this.#pieces(found, signal))
+  }
+
+  /** The archived log again as blocks, for another archive: from the segment that holds `after` on, for ever no longer than the archive. */
+  async *blocks(
+    after: Position | undefined,
+    options: WithSignal,
+  ): AsyncGenerator<LogBlock, void, void> {
+    const { signal } = options
+    const from = after ?? this.#beginning()
+    if (!from) return
+    for await (const { indexed } of this.#behind(from, signal)) {
+      for await (const { piece, offset, closes } of this.#pieces(indexed, signal)) {
+        const { history, segment } = indexed
+        const { bytes, first, next, commits } = piece
+        yield { kind: 'block', history, segment, offset, bytes, first, next, commits, closes }
+      }
+    }
+  }
+
+  /** Finds a moment in the log behind `first`: exact by the index of commits, whatever the source's clock did. */
+  async moment(first: Position, timeUs: bigint, options: WithSignal): Promise<Moment> {
+    const { signal } = options
+    const stretches = this.#stretchesFrom(first)
+    const objects = stretches.flatMap((s) => s.segments.flatMap((segment) => segment.objects))
+    let low = 0
+    for (let high = objects.length; low < high; ) {
+      const middle = (low + high) >>> 1
+      const record = await this.#head(objects[middle], signal)
+      if (record && (record.latestUs ?? -1n) > timeUs) high = middle
+      else low = middle + 1
+    }
+    // The latest time so far never falls, so that the first object beyond `timeUs` holds the first commit beyond it.
+    const next = await this.#firstLater(objects[low], timeUs, first, signal)
+    return { last: await this.#lastBefore(objects, low, next, first, signal), next }
+  }
+
+  #beginning(): Position | undefined {
+    const object = this.#index.stretches[0]?.segments[0]?.objects[0]
+    return object && { history: object.history, at: object.first }
+  }
+
+  #find(segment: string, history: string | undefined): IndexedSegment | undefined {
+    const all = this.#index.stretches.flatMap(({ segments }) => segments)
+    return all.findLast(
+      (one) => one.segment === segment && (history === undefined || one.history === history),
+    )
+  }
+
+  /** The stretch that holds `first`, and those that follow it without a hole. */
+  #stretchesFrom(first: Position): readonly Stretch[] {
+    const { stretches } = this.#index
+    const at = stretches.findLastIndex(
+      ({ history, segments }) =>
+        history === first.history && (segments[0]?.objects[0]?.first ?? '') <= first.at,
+    )
+    if (at < 0) throw this.#gap(first, 'the archive begins later, or holds nothing of that history')
+    const end = stretches.findIndex(({ continues }, i) => i > at && !continues)
+    return stretches.slice(at, end < 0 ? undefined : end)
+  }
+
+  /** Segments behind `first` with their first and last records; throws `gap` where the log has a hole. */
+  async *#behind(
+    first: Position,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ indexed: IndexedSegment; head: LogRecord; last: LogRecord }, void, void> {
+    const stretches = this.#stretchesFrom(first)
+    const following = this.#index.stretches.indexOf(stretches.at(-1) as Stretch) + 1
+    const beyond = this.#index.stretches[following]
+    const segments = stretches.flatMap((stretch) => stretch.segments)
+    let reached = false
+    for (const [i, indexed] of segments.entries()) {
+      signal.throwIfAborted()
+      const after = segments[i + 1]
+      const ended = after?.history === first.history && (after.objects[0]?.first ?? '') <= first.at
+      if (indexed.history === first.history && ended) continue
+      const head = await this.#head(indexed.objects[0], signal)
+      const last = await this.#head(indexed.objects.at(-1), signal)
+      if (!head || !last) continue
+      if (indexed === segments.at(-1) && !reached && indexed.history === first.history) {
+        if (last.next < first.at) throw this.#gap(first, `the archive ends at ${last.next}`)
+      }
+      reached = true
+      yield { indexed, head, last }
+    }
+    if (beyond) {
+      const ends = segments.at(-1)
+      throw this.#gap(first, `behind segment ${ends?.segment} the log has a hole`)
+    }
+  }
+
+  async *#pieces(
+    indexed: IndexedSegment,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ piece: Piece; offset: number; closes: boolean }, void, void> {
+    let at = indexed.objects[0]?.offset ?? 0
+    for (const object of indexed.objects) {
+      try {
+        for await (const found of this.#objectPieces(object, signal)) {
+          if (found.offset !== at) throw this.#torn(object, at)
+          at += found.piece.bytes.length
+          yield found
+        }
+      } catch (error) {
+        const spare = standIns(indexed, object)
+        if (!isFault(error, 'corrupt', 'forged', 'missing') || !spare) throw error
+        for await (const found of this.#spared(spare, at, signal)) {
+          at += found.piece.bytes.length
+          yield found
+        }
+      }
+    }
+  }
+
+  /** Parts that were folded and are still there, in place of a damaged fold: from byte `at` of the segment on. */
+  async *#spared(
+    spare: readonly StoredObject[],
+    at: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ piece: Piece; offset: number; closes: boolean }, void, void> {
+    for (const object of spare) {
+      for await (const { piece, offset, closes } of this.#objectPieces(object, signal)) {
+        const end = offset + piece.bytes.length
+        if (end < at || (end === at && !closes)) continue
+        const bytes = piece.bytes.subarray(Math.max(0, at - offset))
+        yield { piece: { ...piece, bytes }, offset: Math.max(at, offset), closes }
+      }
+    }
+  }
+
+  async *#objectPieces(
+    object: StoredObject,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ piece: Piece; offset: number; closes: boolean }, void, void> {
+    const opened = await openObject(this.#storage, object.key, this.#reading, signal)
+    const { record } = opened.signed
+    const end = record.offset + record.sizeBytes
+    let offset = record.offset
+    for await (const piece of unpack(opened, object.key)) {
+      const behind = offset + piece.bytes.length
+      yield { piece, offset, closes: record.closes && behind === end }
+      offset = behind
+    }
+  }
+
+  async #firstLater(
+    object: StoredObject | undefined,
+    timeUs: bigint,
+    first: Position,
+    signal: AbortSignal,
+  ): Promise<Commit | undefined> {
+    if (!object) return undefined
+    const commits = await this.#commits(object, first, signal)
+    return commits.find((commit) => commit.timeUs > timeUs)
+  }
+
+  async #lastBefore(
+    objects: readonly StoredObject[],
+    from: number,
+    next: Commit | undefined,
+    first: Position,
+    signal: AbortSignal,
+  ): Promise<Commit | undefined> {
+    for (let i = Math.min(from, objects.length - 1); i >= 0; i--) {
+      const object = objects[i]
+      const record = await this.#head(object, signal)
+      if (!object || !record?.commits) continue
+      const commits = await this.#commits(object, first, signal)
+      const upTo =
+        next && i === from ? commits.findIndex(({ at }) => at === next.at) : commits.length
+      const last = commits.slice(0, upTo).at(-1)
+      if (last) return last
+    }
+    return undefined
+  }
+
+  async #commits(object: StoredObject, first: Position, signal: AbortSignal): Promise<Commit[]> {
+    const commits: Commit[] = []
+    for await (const { piece } of this.#objectPieces(object, signal)) commits.push(...piece.commits)
+    return object.history === first.history ? commits.filter(({ at }) => at > first.at) : commits
+  }
+
+  async #head(
+    object: StoredObject | undefined,
+    signal: AbortSignal,
+  ): Promise<LogRecord | undefined> {
+    return object && (await readHead(this.#storage, object, this.#reading, signal)).record
+  }
+
+  #gap(first: Position, why: string): Fault {
+    return new Fault('gap', `read the log of ${this.#source} from ${first.at}: ${why}`, {
+      hint: 'redoubt window shows what can be restored.',
+    })
+  }
+
+  #torn(object: StoredObject, at: number): Fault {
+    return new Fault('gap', `read log object ${object.key}: it does not begin at byte ${at}`)
+  }
+}
+
+/** Covered objects that together hold what a fold holds; undefined when some are gone. */
+function standIns(
+  indexed: IndexedSegment,
+  object: StoredObject,
+): readonly StoredObject[] | undefined {
+  const inside = indexed.spare
+    .filter(
+      ({ key, sequenceFirst, sequenceLast }) =>
+        key !== object.key &&
+        sequenceFirst >= object.sequenceFirst &&
+        sequenceLast <= object.sequenceLast,
+    )
+    .toSorted((a, b) => a.sequenceFirst - b.sequenceFirst || b.sequenceLast - a.sequenceLast)
+  const picked: StoredObject[] = []
+  let wanted = object.sequenceFirst
+  for (const spare of inside) {
+    if (spare.sequenceFirst !== wanted) continue
+    picked.push(spare)
+    wanted = spare.sequenceLast + 1
+  }
+  return wanted === object.sequenceLast + 1 && picked.length > 0 ? picked : undefined
+}
+
+async function* bytesOf(
+  pieces: AsyncIterable<{ readonly piece: Piece }>,
+): AsyncGenerator<Buffer, void, void> {
+  for await (const { piece } of pieces) if (piece.bytes.length > 0) yield piece.bytes
+}

@@ -1,0 +1,109 @@
+import { isFault } from '#base/faults'
+import type { Storage } from '#storage'
+import { cover, listLog, readHeads, type StoredObject } from './inventory.ts'
+import { readHead, type Trust } from './object.ts'
+import { noLink, type SignedRecord } from './record.ts'
+
+/** An object in the chain, with its checked record. */
+export type Linked = SignedRecord & { readonly key: string; readonly kept: StoredObject }
+
+/** Where a source's archived log ends, as the store alone tells. */
+export type Tail = {
+  /** Number of the last part; 0 before the first. */
+  readonly sequence: number
+  readonly link: string
+  readonly last: Linked | undefined
+  /** Objects behind the last whole segment, segment by segment, in order: to be folded once their segment ends. */
+  readonly unfolded: readonly (readonly Linked[])[]
+  /** Parts behind a number that never arrived: what an archiver that died had in flight. They were acknowledged to nobody. */
+  readonly orphans: readonly StoredObject[]
+  /** Deletable after the grace period. */
+  readonly covered: readonly StoredObject[]
+}
+
+/**
+ * Finds the end of the chain (SPEC.md, invariants 1 and 6): the newest whole segment, then part after part as long as
+ * each names the link of the one before. A fork is settled for the higher epoch.
+ */
+export async function readTail(
+  storage: Storage,
+  source: string,
+  trust: Trust,
+  signal: AbortSignal,
+): Promise<Tail> {
+  const { objects } = await listLog(storage, source, signal)
+  const { chosen, covered, rivals } = cover(objects)
+  const fullAt = chosen.findLastIndex(({ kind }) => kind === 'full')
+  const full = chosen[fullAt]
+  const start = full ? await linked(storage, full, trust, signal) : undefined
+  const from = full?.sequenceLast ?? 0
+  const open = [...chosen.slice(fullAt + 1), ...rivals].filter((o) => o.sequenceFirst > from)
+  const heads = await readHeads(storage, open, trust, signal)
+  const candidates: Linked[] = []
+  for (const [i, object] of open.entries()) {
+    const head = heads[i]
+    if (head && 'record' in head) candidates.push({ ...head, key: object.key, kept: object })
+    // Whatever is not signed is no part of the chain; a store that does not answer must not look like a shorter log.
+    else if (head && !isFault(head.error, 'forged', 'corrupt', 'missing')) throw head.error
+  }
+  const chain = walk(start, candidates)
+  const last = chain.at(-1) ?? start
+  const inChain = new Set(chain.map(({ key }) => key))
+  return {
+    sequence: last?.record.sequenceLast ?? 0,
+    link: last?.link ?? noLink,
+    last,
+    unfolded: bySegment(chain),
+    orphans: open.filter(({ key, kind }) => kind === 'part' && !inChain.has(key)),
+    covered,
+  }
+}
+
+async function linked(
+  storage: Storage,
+  object: StoredObject,
+  trust: Trust,
+  signal: AbortSignal,
+): Promise<Linked> {
+  const head = await readHead(storage, object, trust, signal)
+  return { ...head, key: object.key, kept: object }
+}
+
+function walk(start: Linked | undefined, candidates: readonly Linked[]): Linked[] {
+  const chain: Linked[] = []
+  const ordered = candidates.toSorted(
+    (a, b) =>
+      a.record.sequenceFirst - b.record.sequenceFirst ||
+      b.record.sequenceLast - a.record.sequenceLast ||
+      b.record.epoch - a.record.epoch,
+  )
+  for (const candidate of ordered) {
+    const before = chain.at(-1) ?? start
+    if (!before || follows(before, candidate)) chain.push(candidate)
+  }
+  return chain
+}
+
+/** Whether an object is the next one of the chain. A declared hole leaves one number out, so that a listing shows it. */
+export function follows(before: SignedRecord, after: SignedRecord): boolean {
+  const step = after.record.hole ? 2 : 1
+  return (
+    after.record.previous === before.link &&
+    after.record.sequenceFirst === before.record.sequenceLast + step
+  )
+}
+
+function bySegment(chain: readonly Linked[]): Linked[][] {
+  const groups: Linked[][] = []
+  for (const object of chain) {
+    const group = groups.at(-1)
+    const [first] = group ?? []
+    const same =
+      first?.record.segment === object.record.segment &&
+      first.record.history === object.record.history &&
+      !object.record.hole
+    if (group && same) group.push(object)
+    else groups.push([object])
+  }
+  return groups
+}

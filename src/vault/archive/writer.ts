@@ -1,0 +1,467 @@
+import { assert, Fault, isFault } from '#base/faults'
+import type { Log } from '#base/log'
+import { systemTime, type Time } from '#base/time'
+import type { LogBeat, LogBlock, Position } from '#change'
+import type { Storage } from '#storage'
+import type { ArchiveWriter } from './archive.ts'
+import { admit, cutBlock, type End, endBehind } from './continuity.ts'
+import { FoldQueue } from './fold-queue.ts'
+import { Lease, leaseMs, refreshEveryMs, selfFenceMs } from './lease.ts'
+import {
+  readHead,
+  type Reading,
+  type SealedObject,
+  type Sealing,
+  sealPart,
+  type Trust,
+} from './object.ts'
+import type { LogRecord } from './record.ts'
+import { Spool } from './spool.ts'
+import { type Linked, readTail, type Tail } from './tail.ts'
+
+export type WriterOptions = {
+  readonly storage: Storage
+  readonly source: string
+  readonly sealing: Sealing
+  readonly trust: Trust
+  /** Set where the vault's identity is at hand: parts can then be folded that the spool has lost. */
+  readonly reading?: Reading | undefined
+  /** Where packed parts wait for their fold: a folder of this source's own. */
+  readonly spoolFolder: string
+  /** Names the local state that the archiver lives in: see Lease. */
+  readonly holder: string
+  readonly log: Log
+  readonly time?: Time | undefined
+  readonly cutAfterMs?: number | undefined
+  readonly partBytesMax?: number | undefined
+  /** Object lock of folded objects, where the store has it. */
+  readonly retainMs?: number | undefined
+  /** How long parts outlive the object that they were folded into, by the store's clock. */
+  readonly graceMs?: number | undefined
+}
+
+export const cutAfterMsDefault = 400
+export const partBytesMaxDefault = 4 * 1024 * 1024
+export const graceMsDefault = 15 * 60_000
+/** Parts on their way to the store at once. */
+const sendingMax = 4
+const partLevel = 1
+const releaseMs = 5000
+
+/** A part that is being filled. */
+type Filling = {
+  readonly blocks: LogBlock[]
+  readonly hole: boolean
+  readonly after: Position | undefined
+  bytes: number
+}
+
+/** A part on its way: `stored` once the store has answered. */
+type Sending = { readonly part: Linked; readonly cutMs: number; stored: boolean }
+
+/** Where the chain stands for the next part to be cut. */
+type Chain = {
+  readonly sequence: number
+  readonly link: string
+  readonly latestUs: bigint | undefined
+}
+
+type Listener = (position: Position, shippedMs: number) => void
+
+/** Takes the lease of a source, adopts what the archive holds of it, and goes on from there. See SPEC.md beside this file. */
+export async function openWriter(options: WriterOptions, signal: AbortSignal): Promise<LogWriter> {
+  const { storage, source, sealing, trust, holder } = options
+  const stop = new AbortController()
+  const { signer } = sealing
+  const { keyring } = trust
+  const lease = await Lease.acquire({ storage, source, holder, signer, keyring }, signal)
+  const tail = await readTail(storage, source, trust, signal)
+  // Parts in flight when their archiver died: nobody was told of them, and their numbers are needed again.
+  for (const { key } of tail.orphans) await storage.delete(key, { signal })
+  const spool = await Spool.open(options.spoolFolder)
+  await dropStale(spool, tail)
+  return new LogWriter(options, { lease, tail, spool, stop })
+}
+
+/** Drops what the spool holds of segments that need no fold any more. */
+async function dropStale(spool: Spool, tail: Tail): Promise<void> {
+  const open = tail.unfolded.flatMap((group) => group.slice(0, 1))
+  for (const { history, segment } of spool.segments()) {
+    const needed = open.some((o) => o.record.history === history && o.record.segment === segment)
+    if (!needed) await spool.drop(history, segment)
+  }
+}
+
+/** The open end of one source's log archive. */
+export class LogWriter implements ArchiveWriter {
+  readonly exclusive: boolean
+  readonly #options: WriterOptions
+  readonly #time: Time
+  readonly #lease: Lease
+  readonly #spool: Spool
+  readonly #folds: FoldQueue
+  readonly #stop: AbortController
+  /** Ends the waiting of parts that fill: they are not cut any more. */
+  readonly #ending = new AbortController()
+  readonly #heartbeat: Promise<void>
+  readonly #listeners: Listener[] = []
+  readonly #sending: Sending[] = []
+  readonly #background = new Set<Promise<void>>()
+  #chain: Chain
+  #end: End | undefined
+  #durable: Position | undefined
+  #filling: Filling | undefined
+  #holeAllowed = false
+  #beat: LogBeat | undefined
+  #completeUs: bigint | undefined
+  #failure: { readonly error: unknown } | undefined
+  #waiters: (() => void)[] = []
+
+  constructor(
+    options: WriterOptions,
+    parts: {
+      readonly lease: Lease
+      readonly tail: Tail
+      readonly spool: Spool
+      readonly stop: AbortController
+    },
+  ) {
+    const { lease, tail, spool, stop } = parts
+    this.#options = options
+    this.#time = options.time ?? systemTime
+    this.#lease = lease
+    this.#spool = spool
+    this.#stop = stop
+    this.exclusive = lease.exclusive
+    const last = tail.last?.record
+    this.#chain = { sequence: tail.sequence, link: tail.link, latestUs: last?.latestUs }
+    this.#end = last && endOf(last)
+    this.#durable = last && { history: last.history, at: last.next }
+    this.#folds = new FoldQueue({
+      ...options,
+      spool,
+      epoch: lease.epoch,
+      graceMs: options.graceMs ?? graceMsDefault,
+      signal: stop.signal,
+      onFailure: (error) => this.#fail(error),
+    })
+    this.#folds.adopt(tail)
+    this.#heartbeat = this.#keepLease()
+  }
+
+  get end(): Position | undefined {
+    return this.#end && { history: this.#end.history, at: this.#end.at }
+  }
+
+  durable(): Position | undefined {
+    return this.#durable
+  }
+
+  onDurable(listener: Listener): void {
+    this.#listeners.push(listener)
+  }
+
+  /** The next block may start anywhere: what lies between is lost, and the archive will say so. */
+  allowGap(): void {
+    this.#holeAllowed = true
+  }
+
+  /** Takes the source's word that its log ended there then; it travels with the next part, or with the lease. */
+  beat(beat: LogBeat): void {
+    this.#beat = beat
+    this.#settleBeat()
+  }
+
+  async append(block: LogBlock, options: { readonly signal: AbortSignal }): Promise<void> {
+    this.#throwIfFailed()
+    const admission = admit(this.#end, block, this.#holeAllowed)
+    if (admission.kind === 'known') return
+    let { hole, after } = admission
+    for (const run of cutBlock(admission.block, this.#partBytesMax)) {
+      const filling = this.#filling
+      if (filling && !fits(filling, run, after, this.#partBytesMax)) {
+        await this.#cut(filling, options.signal)
+      }
+      this.#take(run, hole, after)
+      this.#holeAllowed = false
+      hole = false
+      after = undefined
+    }
+    const filling = this.#filling
+    if (filling && this.#end?.closed) await this.#cut(filling, options.signal)
+  }
+
+  async flush(options: { readonly signal: AbortSignal }): Promise<void> {
+    if (this.#filling) await this.#cut(this.#filling, options.signal)
+    while (this.#sending.length > 0) await this.#wait(options.signal)
+    this.#throwIfFailed()
+  }
+
+  /** Waits until every segment that ended is one object. For tests and orderly ends. */
+  async settle(options: { readonly signal: AbortSignal }): Promise<void> {
+    await this.flush(options)
+    await this.#folds.idle()
+    this.#throwIfFailed()
+  }
+
+  /** Ends what is under way and gives the lease back. What was not flushed is not archived: the source has it still. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const failed = this.#failure !== undefined
+    this.#failure ??= { error: new Fault('interrupted', 'append to an archive that was closed') }
+    this.#ending.abort(this.#failure.error)
+    this.#wake()
+    // Parts under way are let go on: aborting them would gain nothing.
+    await Promise.all(this.#background)
+    await this.#folds.idle()
+    this.#stop.abort(this.#failure.error)
+    await this.#heartbeat
+    await this.#spool[Symbol.asyncDispose]()
+    // After a failure the store may not answer, or the lease may be another's: it ends by itself.
+    if (!failed) await this.#release()
+  }
+
+  async #release(): Promise<void> {
+    try {
+      await this.#lease.release(AbortSignal.timeout(releaseMs))
+    } catch (error) {
+      // The lease ends by itself: whoever comes next waits a little, and nothing is lost.
+      const said = error instanceof Error ? error.message : String(error)
+      this.#options.log.warn('could not give the archiver lease back', { error: said })
+    }
+  }
+
+  get #partBytesMax(): number {
+    return this.#options.partBytesMax ?? partBytesMaxDefault
+  }
+
+  #take(run: LogBlock, hole: boolean, after: Position | undefined): void {
+    this.#end = endBehind(run)
+    if (this.#filling) {
+      this.#filling.blocks.push(run)
+      this.#filling.bytes += run.bytes.length
+      return
+    }
+    const filling = { blocks: [run], hole, after, bytes: run.bytes.length }
+    this.#filling = filling
+    this.#start(async () => {
+      const { signal } = this.#ending
+      await this.#time.sleep(this.#options.cutAfterMs ?? cutAfterMsDefault, signal)
+      await this.#cut(filling, signal)
+    })
+  }
+
+  /** Makes a part of what is being filled, once there is room on the way to the store, unless somebody did already. */
+  async #cut(filling: Filling, signal: AbortSignal): Promise<void> {
+    while (this.#filling === filling && this.#sending.length >= sendingMax) {
+      await this.#wait(signal)
+    }
+    this.#throwIfFailed()
+    if (this.#filling !== filling) return
+    await this.#folds.room(signal)
+    if (this.#filling !== filling) return
+    this.#filling = undefined
+    const sealed = this.#seal(filling)
+    const { record } = sealed
+    this.#chain = {
+      sequence: record.sequenceLast,
+      link: sealed.link,
+      latestUs: record.latestUs,
+    }
+    const kept = { ...record, key: sealed.key, sizeBytes: 0, modifiedMs: 0 }
+    const signer = this.#options.sealing.signer.id
+    const part = { record, link: sealed.link, signer, key: sealed.key, kept }
+    const sending: Sending = { part, cutMs: this.#time.monotonicMs(), stored: false }
+    this.#sending.push(sending)
+    this.#start((inner) => this.#send(sending, sealed, inner))
+  }
+
+  #seal(filling: Filling): SealedObject & { readonly plain: Buffer } {
+    const { blocks, hole, after } = filling
+    const [first] = blocks
+    const last = blocks.at(-1)
+    assert(first && last, 'a part that is cut holds something')
+    const commits = blocks.flatMap((block) => block.commits)
+    const bytes =
+      blocks.length === 1 ? first.bytes : Buffer.concat(blocks.map((block) => block.bytes))
+    const sequence = this.#chain.sequence + (hole ? 2 : 1)
+    return sealPart(
+      {
+        kind: 'part',
+        source: this.#options.source,
+        history: first.history,
+        segment: first.segment,
+        offset: first.offset,
+        sizeBytes: bytes.length,
+        first: first.first,
+        next: last.next,
+        closes: last.closes,
+        sequenceFirst: sequence,
+        sequenceLast: sequence,
+        previous: this.#chain.link,
+        after,
+        hole,
+        commits: commits.length,
+        firstCommitUs: commits[0]?.timeUs,
+        lastCommitUs: commits.at(-1)?.timeUs,
+        latestUs: commits.reduce(
+          (latest: bigint | undefined, { timeUs }) =>
+            latest === undefined || timeUs > latest ? timeUs : latest,
+          this.#chain.latestUs,
+        ),
+        completeUs: this.#completeUs,
+        epoch: this.#lease.epoch,
+      },
+      { first: first.first, next: last.next, commits, bytes },
+      this.#options.sealing,
+      partLevel,
+    )
+  }
+
+  async #send(
+    sending: Sending,
+    sealed: SealedObject & { readonly plain: Buffer },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { storage } = this.#options
+    const { key, record, link, plain } = sealed
+    const ifAbsent = storage.can.conditionalPut
+    await this.#spool.add({ ...record, link }, plain)
+    try {
+      await storage.put(key, sealed.bytes, ifAbsent ? { ifAbsent, signal } : { signal })
+    } catch (error) {
+      // A retried put meets its own first try; anything else in this place is another archiver's.
+      if (!isFault(error, 'exists') || !(await this.#isOurs(sealed, signal))) throw error
+    }
+    sending.stored = true
+    this.#advance()
+  }
+
+  async #isOurs(sealed: SealedObject, signal: AbortSignal): Promise<boolean> {
+    const { storage, trust } = this.#options
+    const info = await storage.stat(sealed.key, { signal })
+    if (!info) return false
+    const { link } = await readHead(storage, info, trust, signal)
+    if (link === sealed.link) return true
+    throw new Fault('conflict', `put log object ${sealed.key}: another archiver wrote it first`, {
+      hint: 'Two archivers write this source; the one with the newer lease goes on.',
+    })
+  }
+
+  /** Parts become durable in their order, whatever the order of the store's answers (SPEC.md, invariant 2). */
+  #advance(): void {
+    for (let head = this.#sending[0]; head?.stored; head = this.#sending[0]) {
+      this.#sending.shift()
+      const { record } = head.part
+      this.#durable = { history: record.history, at: record.next }
+      this.#folds.take(head.part)
+      for (const listener of this.#listeners) {
+        listener(this.#durable, this.#time.monotonicMs() - head.cutMs)
+      }
+    }
+    this.#settleBeat()
+    this.#wake()
+  }
+
+  /** A beat is believed once all that the log held by then is taken in. */
+  #settleBeat(): void {
+    const beat = this.#beat
+    const end = this.#end
+    if (!beat || !end || beat.history !== end.history || beat.at > end.at) return
+    this.#completeUs = beat.timeUs
+    this.#beat = undefined
+  }
+
+  async #keepLease(): Promise<void> {
+    let refreshedMs = this.#time.monotonicMs()
+    try {
+      for (;;) {
+        await this.#time.sleep(refreshEveryMs, this.#stop.signal)
+        try {
+          await this.#lease.refresh(this.#note(), this.#stop.signal)
+          refreshedMs = this.#time.monotonicMs()
+          await this.#folds.sweep()
+        } catch (error) {
+          this.#stop.signal.throwIfAborted()
+          const silentMs = this.#time.monotonicMs() - refreshedMs
+          if (!isFault(error) || error.recovery !== 'retry' || error.code === 'locked') throw error
+          if (silentMs > selfFenceMs) throw fenced(this.#options.source, silentMs, error)
+          this.#options.log.warn('could not refresh the archiver lease', { silentMs })
+        }
+      }
+    } catch (error) {
+      if (!this.#stop.signal.aborted) this.#fail(error)
+    }
+  }
+
+  #note(): { readonly end: Position; readonly completeUs: bigint } | undefined {
+    const idle = this.#sending.length === 0 && !this.#filling
+    if (!idle || this.#completeUs === undefined || !this.#durable) return undefined
+    return { end: this.#durable, completeUs: this.#completeUs }
+  }
+
+  #start(work: (signal: AbortSignal) => Promise<void>): void {
+    const job: Promise<void> = work(this.#stop.signal)
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => this.#background.delete(job))
+    this.#background.add(job)
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failure) return
+    this.#failure = { error }
+    this.#stop.abort(error)
+    this.#ending.abort(error)
+    this.#wake()
+  }
+
+  #throwIfFailed(): void {
+    if (this.#failure) throw this.#failure.error
+  }
+
+  async #wait(signal: AbortSignal): Promise<void> {
+    this.#throwIfFailed()
+    signal.throwIfAborted()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#waiters.push(resolve)
+    signal.addEventListener('abort', () => resolve(), { once: true })
+    await promise
+    signal.throwIfAborted()
+    this.#throwIfFailed()
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiters.splice(0)) resolve()
+  }
+}
+
+function fits(
+  filling: Filling,
+  run: LogBlock,
+  after: Position | undefined,
+  bytesMax: number,
+): boolean {
+  const last = filling.blocks.at(-1)
+  const same = last?.segment === run.segment && last.history === run.history && !last.closes
+  return same && after === undefined && filling.bytes + run.bytes.length <= bytesMax
+}
+
+function endOf(record: LogRecord): End {
+  return {
+    history: record.history,
+    segment: record.segment,
+    offset: record.offset + record.sizeBytes,
+    at: record.next,
+    closed: record.closes,
+  }
+}
+
+function fenced(source: string, silentMs: number, cause: unknown): Fault {
+  return new Fault(
+    'locked',
+    `archive the log of ${source}: the lease could not be refreshed for ${Math.round(silentMs)} ms`,
+    {
+      hint: `Another archiver may take over after ${leaseMs / 1000} s; this one stops before.`,
+      cause,
+    },
+  )
+}
