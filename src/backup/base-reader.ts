@@ -23,22 +23,20 @@ export function openBaseReader(repository: Repository, tree: string): BaseReader
       }
       yield* readContent(repository, found.node, { signal })
     },
-    async layOut(directory, options) {
-      const { signal, progress, map } = options
-      await repository.loadIndex({ signal })
-      await using target = await openTarget(directory, { overwrite: 'always' })
+    async layOut(directory, { signal, progress, map }) {
+      await using target = await openTarget(directory, { overwrite: 'always', owners: false })
       await restoreTree(repository, tree, target, {
         signal,
         progress,
-        ...(map && {
-          map: (path) => {
-            const mapped = map(path.toString())
-            return mapped === undefined ? undefined : Buffer.from(mapped)
-          },
-        }),
+        removeOthers: true,
+        map: map && ((path) => toBytes(map(path.toString()))),
       })
     },
   }
+}
+
+function toBytes(path: string | undefined): Buffer | undefined {
+  return path === undefined ? undefined : Buffer.from(path)
 }
 
 async function readAll(

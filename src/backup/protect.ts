@@ -10,7 +10,7 @@ import { type Journal, openJournal } from '#journal'
 import type { Vault } from '#vault'
 import { takeBase } from './base.ts'
 import { LagMeter } from './lag.ts'
-import { openShipper, type Shipper } from './ship.ts'
+import { Shipper, type ShipperStatus } from './ship.ts'
 
 export type ProtectRequest = {
   readonly kind: EngineKind
@@ -43,11 +43,7 @@ export type ProtectStatus = {
   /** Age of the newest moment that the vaults `strict` would wait for can restore: the live RPO. */
   readonly lagMs: number
   readonly journalBytes: number
-  readonly vaults: readonly {
-    readonly url: string
-    readonly durable: string | undefined
-    readonly said: string
-  }[]
+  readonly vaults: readonly ShipperStatus[]
   readonly base: Progress | undefined
   readonly lastBase: string | undefined
   /** Why the durability that was asked for is not had now. */
@@ -121,18 +117,14 @@ class Protection {
   }
 
   async start(t: Tasks): Promise<void> {
-    for (const vault of this.#request.vaults) {
-      const shipper = await openShipper({
-        vault,
-        source: this.#request.source,
-        journal: this.#journal,
-        signal: t.signal,
-        onDurable: () => this.#settle(),
-      })
+    const { source, vaults } = this.#request
+    for (const vault of vaults) {
+      const onDurable = () => this.#settle()
+      const shipper = new Shipper({ vault, source, journal: this.#journal, onDurable })
+      await shipper.connect(t.signal)
       this.#shippers.push(shipper)
-      void t.run((signal) =>
-        this.#keepRunning(`ship to ${vault.url}`, signal, () => shipper.run(signal)),
-      )
+      const name = `ship to ${vault.url}`
+      void t.run((signal) => this.#keepRunning(name, signal, () => shipper.run(signal)))
     }
     void t.run((signal) => this.#keepRunning('capture', signal, () => this.#capture(signal)))
     void t.run((signal) => this.#bases(signal))
@@ -183,14 +175,14 @@ class Protection {
     }
   }
 
-  /** The log up to the journal's end is safe here; without a journal, what the main vault has counts. */
+  /** The log up to the journal's end is safe here; without a journal, what every vault has counts. */
   #resumeFrom(): Position | undefined {
-    return this.#journal.durable() ?? this.#shippers[0]?.durable()
+    return this.#journal.durable() ?? this.#slowest()
   }
 
-  /** The log between what we have and what the source has now is lost: say so in every vault, and begin anew with a base. */
+  /** The log between what we have and what the source has now is lost: the vaults will say so, and a base begins anew. */
   async #startOver(error: Fault, signal: AbortSignal): Promise<void> {
-    for (const shipper of this.#shippers) await shipper.recordGap(error.message, signal)
+    for (const shipper of this.#shippers) shipper.explainGap(error.message)
     await this.#journal.reset({ signal })
     this.#baseDue = true
     this.#wakeBases?.()
@@ -221,11 +213,19 @@ class Protection {
     }
   }
 
+  /** What as many vaults have as `strict` waits for. */
   #safe(): Position | undefined {
     const { copies } = this.#request
     if (copies === undefined) return this.#shippers[0]?.durable()
-    const durable = this.#shippers.flatMap((s) => s.durable() ?? [])
-    return durable.toSorted((a, b) => (a.at < b.at ? 1 : -1))[copies - 1]
+    const durable = this.#shippers.flatMap((shipper) => shipper.durable() ?? [])
+    return durable.toSorted(newestFirst)[copies - 1]
+  }
+
+  /** What every vault has; undefined as long as one has nothing. */
+  #slowest(): Position | undefined {
+    const durable = this.#shippers.flatMap((shipper) => shipper.durable() ?? [])
+    if (durable.length < this.#shippers.length) return undefined
+    return durable.toSorted(newestFirst).at(-1)
   }
 
   async #ack(position: Position | undefined): Promise<void> {
@@ -317,6 +317,8 @@ class Protection {
 
   async #report(signal: AbortSignal): Promise<void> {
     for (;;) {
+      const everywhere = this.#slowest()
+      if (everywhere) await this.#journal.trim(everywhere)
       this.#request.onStatus(this.#status())
       await this.#time.sleep(statusEveryMs, signal)
     }
@@ -347,4 +349,9 @@ class Protection {
     if (said) this.#request.log.error(`durability is degraded: ${said}`)
     else this.#request.log.info('durability is restored')
   }
+}
+
+/** Positions of different histories do not compare: the order of their text is then as good as any. */
+function newestFirst(a: Position, b: Position): number {
+  return a.at < b.at ? 1 : a.at > b.at ? -1 : 0
 }

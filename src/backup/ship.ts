@@ -1,3 +1,5 @@
+import { isFault } from '#base/faults'
+import { tasks } from '#base/tasks'
 import type { LogBeat, Position } from '#change'
 import type { Journal } from '#journal'
 import type { ArchiveWriter, Vault } from '#vault'
@@ -6,17 +8,103 @@ export type ShipperOptions = {
   readonly vault: Vault
   readonly source: string
   readonly journal: Journal
-  readonly signal: AbortSignal
   /** Called when more became durable in this vault. */
   readonly onDurable: () => void
 }
 
-/** Carries one source's log from the journal to one vault. */
-export interface Shipper {
-  /** Ships until the signal aborts or the vault fails; can be run again and goes on where the vault's archive ends. */
-  run(signal: AbortSignal): Promise<void>
-  durable(): Position | undefined
-  beat(beat: LogBeat): void
-  recordGap(said: string, signal: AbortSignal): Promise<void>
-  status(): { readonly url: string; readonly durable: string | undefined; readonly said: string }
+export type ShipperStatus = {
+  readonly url: string
+  readonly durable: string | undefined
+  readonly said: string
+}
+
+/** Carries one source's log from the journal to one vault, and remembers how far it got. */
+export class Shipper {
+  readonly #options: ShipperOptions
+  #writer: ArchiveWriter | undefined
+  #durable: Position | undefined
+  #gapSaid: string | undefined
+  #said = 'not connected yet'
+
+  constructor(options: ShipperOptions) {
+    this.#options = options
+  }
+
+  /** Takes the archive's word of where it ends; before anything is captured. */
+  async connect(signal: AbortSignal): Promise<void> {
+    const { vault, source } = this.#options
+    await using writer = await vault.archive.openWriter(source, { signal })
+    this.#durable = writer.end
+  }
+
+  /** Ships until the signal aborts or the vault fails; run again, it goes on where the vault's archive ends. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { vault, source, journal } = this.#options
+    await using writer = await vault.archive.openWriter(source, { signal })
+    this.#writer = writer
+    this.#advance(writer.end)
+    writer.onDurable((position) => this.#advance(position))
+    this.#said = 'shipping'
+    try {
+      await tasks(signal, (t) => this.#ship(writer, journal, t.signal))
+    } catch (error) {
+      this.#said = error instanceof Error ? error.message : String(error)
+      throw error
+    } finally {
+      this.#writer = undefined
+    }
+  }
+
+  async #ship(writer: ArchiveWriter, journal: Journal, signal: AbortSignal): Promise<void> {
+    let after = writer.end
+    for (;;) {
+      try {
+        for await (const block of journal.read(after, { signal })) {
+          await writer.append(block, { signal })
+          after = { history: block.history, at: block.next }
+        }
+        return
+      } catch (error) {
+        // The journal was started anew, or is younger than this vault's end: what lies between is gone.
+        if (!isFault(error, 'log-lost', 'gap') || !after) throw error
+        await this.#recordGap(after, signal)
+        writer.allowGap()
+        after = undefined
+      }
+    }
+  }
+
+  durable(): Position | undefined {
+    return this.#durable
+  }
+
+  beat(beat: LogBeat): void {
+    this.#writer?.beat(beat)
+  }
+
+  /** What to say in the catalog when the journal turns out to have been started anew. */
+  explainGap(said: string): void {
+    this.#gapSaid = said
+  }
+
+  status(): ShipperStatus {
+    return {
+      url: this.#options.vault.url,
+      durable: this.#durable?.at,
+      said: this.#said,
+    }
+  }
+
+  #advance(position: Position | undefined): void {
+    if (!position) return
+    this.#durable = position
+    this.#options.onDurable()
+  }
+
+  async #recordGap(after: Position, signal: AbortSignal): Promise<void> {
+    const { vault, source, journal } = this.#options
+    const said = this.#gapSaid ?? 'the local journal no longer held the log that this vault lacked'
+    this.#gapSaid = undefined
+    await vault.catalog.addGap({ source, after, before: journal.first(), said }, { signal })
+  }
 }
