@@ -34,6 +34,8 @@ export type LayOptions = {
   readonly sparse?: boolean | undefined
   /** Give nodes their owners; by default when the process may. */
   readonly owners?: boolean | undefined
+  /** Remove a directory that stands where something else should. */
+  readonly removeDirectories?: boolean | undefined
   /** Look only: report what would be found, change nothing. */
   readonly dryRun?: boolean | undefined
 }
@@ -85,6 +87,7 @@ class Layer implements LocalTarget {
   readonly #overwrite: Overwrite
   readonly #sparse: boolean
   readonly #owners: boolean
+  readonly #removeDirectories: boolean
   readonly #dryRun: boolean
   readonly #privileged = process.geteuid?.() === 0
   /** Files made by this run and not finished: what was not written of them is a hole. */
@@ -96,6 +99,7 @@ class Layer implements LocalTarget {
     this.#overwrite = options.overwrite
     this.#sparse = options.sparse ?? true
     this.#owners = options.owners ?? process.geteuid?.() === 0
+    this.#removeDirectories = options.removeDirectories ?? false
     this.#dryRun = options.dryRun ?? false
   }
 
@@ -291,6 +295,10 @@ class Layer implements LocalTarget {
   #removeInTheWay(path: Buffer, stats: BigIntStats): void {
     this.#files.close(path)
     if (!stats.isDirectory()) return unlinkSync(this.#at(path))
+    if (this.#removeDirectories) {
+      this.#directories.closeBelow(path)
+      return rmSync(this.#at(path), { recursive: true })
+    }
     throw new Fault('exists', `make ${show(path)}: a directory stands there`, {
       hint: 'Move the directory away, or restore with --delete.',
     })

@@ -248,21 +248,35 @@ class Scanner {
       children: new Map(),
     }
     const working = textOf(this.#rules.workingDirectory)
-    for (const path of this.#rules.paths)
-      for (const each of spread(textOf(path), working)) plant(root, each, working)
+    let spreads = 0
+    for (const path of this.#rules.paths) {
+      const text = clean(textOf(path))
+      const { base, parts } = split(text, working)
+      if (parts.length > 0) {
+        plant(root, text, working)
+        continue
+      }
+      // A path of `.` and `..` only, or `/`, stands for what is in that directory.
+      for (const name of listed(bytesOf(base))) plant(root, join(text, name), working)
+      spreads += 1
+    }
     prune(root)
-    if (root.children.size === 0 || !anyTargetExists(root))
+    if (spreads === 0 && !anyTargetExists(root))
       throw new Fault('missing', `read ${this.#rules.paths.map(show).join(', ')}: nothing is there`)
     return root
   }
 }
 
-/** A path of `.` and `..` only, or `/`, stands for what is in that directory. */
-function spread(path: ByteText, working: ByteText): ByteText[] {
-  const clean = join(path).replace(/(.)\/$/, '$1')
-  const { parts } = split(clean, working)
-  if (parts.length > 0) return [clean]
-  return namesOf(bytesOf(resolve(working, clean))).map((name) => join(clean, name))
+function clean(path: ByteText): ByteText {
+  return join(path).replace(/(.)\/$/, '$1')
+}
+
+function listed(directory: Buffer): ByteText[] {
+  try {
+    return namesOf(directory)
+  } catch (error) {
+    throw fromSystem(error, `read ${show(directory)}`)
+  }
 }
 
 function split(path: ByteText, working: ByteText) {

@@ -34,10 +34,7 @@ const cacheMarker: Marker = {
 /** Reads the files of patterns and compiles the rest; throws `usage`, or what reading a file yields. */
 export function compileRules(rules: WalkRules): ScanRules {
   const sensitive = [...(rules.excludes ?? []), ...linesOf(rules.excludeFiles)]
-  const insensitive = [
-    ...(rules.excludesNoCase ?? []),
-    ...linesOf(rules.excludeFilesNoCase),
-  ]
+  const insensitive = [...(rules.excludesNoCase ?? []), ...linesOf(rules.excludeFilesNoCase)]
   const markers = (rules.excludeIfPresent ?? []).map(parseMarker)
   return {
     paths: rules.paths.map((path) => Buffer.from(path as Uint8Array)),

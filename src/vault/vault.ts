@@ -12,6 +12,8 @@ export {
   chooseParent,
   type Trouble as ArchiveTrouble,
 } from './repository/archiver.ts'
+export { type CompareOptions, compareTree, type Difference } from './repository/comparer.ts'
+export { initRepository, openRepository } from './repository/open.ts'
 export {
   type RestoreOptions,
   type RestoreTrouble,
@@ -22,7 +24,7 @@ export {
 export { resolveTree } from './repository/tree-loader.ts'
 export type { BlobSaver, Repository, Snapshot } from './repository/repository.ts'
 export type { TreeNode } from './repository/tree-codec.ts'
-export { readContent, readNodes } from './repository/tree-reader.ts'
+export { readContent, type ReadNode, readNodes } from './repository/tree-reader.ts'
 
 /** A source that the vault knows: one record of the catalog a change. */
 export type SourceRecord = {
