@@ -84,6 +84,9 @@ const certificate: FaultDetails = {
   hint: 'Name the authority of its certificate by NODE_EXTRA_CA_CERTS.',
 }
 
+/** How much of a store's own words is passed on. */
+const hintMax = 300
+
 type Answer = Error & {
   readonly code?: unknown
   readonly $metadata?: { readonly httpStatusCode?: number | undefined }
@@ -104,9 +107,10 @@ export function fromS3(error: unknown, doing: string, signal: AbortSignal | unde
     if (system instanceof Fault) return system
     // An answer that cannot be parsed was cut or damaged on its way.
     const unread = status >= 200 && status < 300
-    const kind = unread ? 'unreachable' : status >= 400 ? 'protocol' : undefined
+    const kind = unread ? 'unreachable' : status >= 400 ? 'usage' : undefined
     if (!kind) return error
-    return new Fault(kind, `${doing}: ${status} ${error.name}`, { cause: error })
+    const hint = unread ? undefined : `The store says: ${error.message.slice(0, hintMax)}`
+    return new Fault(kind, `${doing}: ${status} ${error.name}`, { cause: error, hint })
   }
   const said = status === 0 ? code || error.name : `${status} ${error.name}`
   return new Fault(fault, `${doing}: ${said}`, { ...details, cause: error })

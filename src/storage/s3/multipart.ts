@@ -30,6 +30,7 @@ export type MultipartOptions = {
   readonly locked: boolean
   readonly retry: RetryPolicy
   readonly slots: Slots
+  readonly now: () => number
 }
 
 type Upload = {
@@ -46,6 +47,7 @@ export class Multipart {
   readonly #locked: boolean
   readonly #retry: RetryPolicy
   readonly #slots: Slots
+  readonly #now: () => number
   #swept: Promise<void> | undefined
 
   constructor(options: MultipartOptions) {
@@ -54,6 +56,7 @@ export class Multipart {
     this.#locked = options.locked
     this.#retry = options.retry
     this.#slots = options.slots
+    this.#now = options.now
   }
 
   async put(
@@ -247,13 +250,13 @@ export class Multipart {
       )
       for (const { Key, UploadId, Initiated } of answer.Uploads ?? []) {
         if (!Key || !UploadId || !Initiated) continue
-        if (Date.now() - Initiated.getTime() < staleAfterMs) continue
+        if (this.#now() - Initiated.getTime() < staleAfterMs) continue
         const request = new AbortMultipartUploadCommand({ Bucket, Key, UploadId })
         await this.#again(doing, signal, (abortable) => this.#client.send(request, abortable))
       }
     } catch (error) {
       // Others may have swept, or we may not look at uploads at all: this upload can do without.
-      if (!isFault(error, 'missing', 'denied', 'unsupported', 'protocol')) throw error
+      if (!isFault(error, 'missing', 'denied', 'unsupported', 'usage')) throw error
     }
   }
 

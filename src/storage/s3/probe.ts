@@ -62,7 +62,7 @@ async function probeLock(
   } catch (error) {
     const fault = fromS3(error, `ask ${place.name} for its object lock`, signal)
     // There is none, the store knows no such thing, or we may not know.
-    if (isFault(fault, 'missing', 'unsupported', 'denied', 'usage', 'protocol')) return false
+    if (isFault(fault, 'missing', 'unsupported', 'denied', 'usage')) return false
     throw fault
   }
 }
@@ -99,7 +99,7 @@ async function probeCondition(
   } catch (error) {
     const fault = fromS3(error, `try a conditional put in ${place.name}`, signal)
     if (isFault(fault, 'exists')) return true
-    if (isFault(fault, 'unsupported', 'full', 'protocol')) return false
+    if (isFault(fault, 'full')) return false
     // Whoever may only read has no use for conditions; a wrong key or signature is told at once.
     if (isFault(fault, 'denied') && answerName(fault) === 'AccessDenied') return false
     throw fault
@@ -138,8 +138,9 @@ async function race(
   for (const result of results) {
     if (result.status === 'fulfilled') continue
     const fault = fromS3(result.reason, `race for ${name}`, undefined)
-    // A racer that lost its connection proves nothing: the whole probe is tried again.
-    if (!isFault(fault, 'exists', 'conflict')) throw fault
+    // Losers, or a store that will not hear of conditions. But a racer that lost its connection proves nothing:
+    // the whole probe is tried again.
+    if (!isFault(fault, 'exists', 'conflict', 'usage', 'unsupported')) throw fault
   }
   await client.send(new DeleteObjectCommand({ Bucket: place.bucket, Key: place.prefix + name }))
   return winners === 1

@@ -37,6 +37,7 @@ export type S3Options = {
   readonly retry?: RetryPolicy | undefined
   readonly timeouts?: S3Timeouts | undefined
   readonly signal?: AbortSignal | undefined
+  readonly now?: (() => number) | undefined
 }
 
 /**
@@ -49,7 +50,7 @@ export async function openS3Storage(url: string, options: S3Options = {}): Promi
   const client = createClient(place, options.timeouts ?? defaultTimeouts, options.credentials)
   try {
     const can = await retry(policy, options.signal, () => probePlace(client, place, options.signal))
-    return new S3Storage(client, place, can, policy)
+    return new S3Storage({ client, place, can, retry: policy, now: options.now ?? Date.now })
   } catch (error) {
     client.destroy()
     throw error
@@ -61,20 +62,26 @@ class S3Storage implements Storage {
   readonly can: Storage['can']
   readonly #client: S3Client
   readonly #place: S3Place
+  readonly #now: () => number
   readonly #multipart: Multipart
   readonly #calls = new Slots(connectionsMax)
   readonly #reads = new Slots(connectionsMax)
 
-  constructor(client: S3Client, place: S3Place, can: Storage['can'], policy: RetryPolicy) {
-    this.url = place.url
-    this.can = can
-    this.#client = client
-    this.#place = place
+  constructor(parts: {
+    readonly client: S3Client
+    readonly place: S3Place
+    readonly can: Storage['can']
+    readonly retry: RetryPolicy
+    readonly now: () => number
+  }) {
+    this.url = parts.place.url
+    this.can = parts.can
+    this.#client = parts.client
+    this.#place = parts.place
+    this.#now = parts.now
     this.#multipart = new Multipart({
-      client,
-      place,
-      locked: can.retention,
-      retry: policy,
+      ...parts,
+      locked: parts.can.retention,
       slots: this.#calls,
     })
   }
@@ -303,7 +310,7 @@ class S3Storage implements Storage {
   async #checkUnlocked(key: string, signal: AbortSignal | undefined): Promise<void> {
     const head = await this.#head(key, signal)
     const until = head?.ObjectLockRetainUntilDate
-    if (until && until.getTime() > Date.now()) {
+    if (until && until.getTime() > this.#now()) {
       throw new Fault('denied', `${this.#doing('delete', key)}: retained to ${until.toISOString()}`)
     }
     if (head?.ObjectLockLegalHoldStatus === 'ON') {

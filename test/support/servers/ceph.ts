@@ -6,12 +6,12 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { CreateBucketCommand, ListObjectVersionsCommand, S3Client } from '@aws-sdk/client-s3'
+import { servicesFolder } from './services.ts'
 
 const run = promisify(execFile)
-const root = fileURLToPath(new URL('../../../.services/ceph-rgw/', import.meta.url))
+const root = join(servicesFolder, 'ceph-rgw')
 const startTimeoutMs = 90_000
 const startsMax = 2
 
@@ -22,6 +22,10 @@ export type CephOptions = {
   /** `memstore` starts in a second and forgets; `bluestore` lives on disk and survives `kill -9`. */
   readonly store?: 'memstore' | 'bluestore' | undefined
 }
+
+/** The id of a key that `sse=aws:kms` may name. */
+export const cephKmsKeyId = 'key-1'
+const testKey = Buffer.alloc(32, 7).toString('base64')
 
 type Daemon = 'mon' | 'osd' | 'rgw'
 
@@ -120,6 +124,17 @@ export class Ceph implements AsyncDisposable {
     const scope = ['--quota-scope=bucket', `--bucket=${bucket}`]
     await this.admin('quota', 'set', ...scope, `--max-size=${sizeBytes || -1}`)
     await this.admin('quota', sizeBytes > 0 ? 'enable' : 'disable', ...scope)
+  }
+
+  /** Adds a storage class beside STANDARD; the gateway starts anew to know it. */
+  async addStorageClass(name: string): Promise<void> {
+    const placement = ['placement', 'add', '--placement-id=default-placement']
+    const storageClass = `--storage-class=${name}`
+    await this.admin('zonegroup', ...placement, '--rgw-zonegroup=default', storageClass)
+    const pool = `--data-pool=default.rgw.${name.toLowerCase()}.data`
+    await this.admin('zone', ...placement, '--rgw-zone=default', storageClass, pool)
+    await this.killGateway()
+    await this.startGateway()
   }
 
   /** Runs `radosgw-admin` and returns what it printed. */
@@ -314,11 +329,17 @@ bluestore_block_size = 10737418240
 bluestore_block_create = true
 osd_memory_target = 1073741824
 osd_heartbeat_grace = 600
+# A gateway that was killed is waited for no longer than this before the next one may change a bucket.
+osd_client_watch_timeout = 2
 rgw_data = ${dir}/rgw
 # Without it each small answer waits 40 ms for a delayed acknowledgement.
 rgw_frontends = beast endpoint=127.0.0.1:${port} tcp_nodelay=1
 rgw_enable_apis = s3, admin
 rgw_relaxed_s3_bucket_names = true
+# Encryption by the server with a key of this file, over plain HTTP: for tests alone.
+rgw_crypt_require_ssl = false
+rgw_crypt_s3_kms_backend = testing
+rgw_crypt_s3_kms_encryption_keys = ${cephKmsKeyId}=${testKey}
 # Quotas hold at once, not after ten minutes of cached sums.
 rgw_bucket_quota_ttl = 0
 `
