@@ -110,6 +110,7 @@ export function forgetJson<T extends Retained>(
 ): readonly unknown[] {
   const show = ({ id, ...snapshot }: T) => ({
     ...snapshot,
+    time: snapshot.time.replace(/[+-]00:00$/, 'Z'),
     paths: sortText(snapshot.paths),
     ...(groupBy.tags && snapshot.tags ? { tags: sortText(snapshot.tags) } : undefined),
     id,
