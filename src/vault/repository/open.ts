@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os'
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import type { Storage } from '#storage'
 import { sha256Hex, takeId } from './blob-id.ts'
 import { configKey, createConfig, decodeConfig, encodeConfig } from './config.ts'
@@ -143,7 +143,7 @@ class OpenRepository implements Repository {
     return lockRepository(this, kind, options)
   }
 
-  async loadIndex({ signal }: Options): Promise<void> {
+  async loadIndex({ signal, onDamaged }: Parameters<Repository['loadIndex']>[0]): Promise<void> {
     const files = await this.listFiles('index', { signal })
     const present = new Set(files.map((file) => file.id))
     if ([...this.#loaded].some((id) => !present.has(id))) {
@@ -153,8 +153,13 @@ class OpenRepository implements Repository {
     }
     for (const file of files) {
       if (this.#loaded.has(file.id)) continue
-      for (const pack of await this.loadIndexFile(file, { signal })) this.#index.addPack(pack)
-      this.#loaded.add(file.id)
+      try {
+        for (const pack of await this.loadIndexFile(file, { signal })) this.#index.addPack(pack)
+        this.#loaded.add(file.id)
+      } catch (error) {
+        if (!onDamaged || !isFault(error, 'corrupt', 'missing')) throw error
+        onDamaged(file.id, error)
+      }
     }
   }
 

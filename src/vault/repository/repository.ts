@@ -1,3 +1,4 @@
+import type { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import type { Content } from '#change/tree'
 import type { Storage } from '#storage'
@@ -41,8 +42,8 @@ export type StoredFile = {
   readonly modifiedMs: number
 }
 
-/** Folders of small files of JSON. */
-export type JsonFolder = 'index' | 'snapshots' | 'locks'
+/** Folders of small files of JSON. `marks` is our own: packs on their way out, see prune. */
+export type JsonFolder = 'index' | 'snapshots' | 'locks' | 'marks'
 
 /** A snapshot record, as restic stores it; unknown fields are kept. */
 export type Snapshot = {
@@ -102,7 +103,11 @@ export interface Repository extends AsyncDisposable {
   readonly storage: Storage
   lock(kind: 'shared' | 'exclusive', options: { signal: AbortSignal }): Promise<RepositoryLock>
   /** Loads what is new in `index/`; called before anything that looks blobs up. */
-  loadIndex(options: { signal: AbortSignal }): Promise<void>
+  loadIndex(options: {
+    signal: AbortSignal
+    /** Takes an index file that cannot be read, for checks; without it the fault is thrown. */
+    onDamaged?: ((id: string, fault: Fault) => void) | undefined
+  }): Promise<void>
   find(type: BlobType, id: string): BlobPlace | undefined
   /** All places of a blob: more than one when it was stored twice. */
   findAll(type: BlobType, id: string): Iterable<BlobPlace>
