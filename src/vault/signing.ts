@@ -74,8 +74,8 @@ export class Keyring {
     return id
   }
 
-  has(id: string): boolean {
-    return this.#keys.has(id)
+  remove(id: string): void {
+    this.#keys.delete(id)
   }
 
   list(): readonly (Scope & { readonly id: string })[] {

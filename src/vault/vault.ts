@@ -1,8 +1,33 @@
-import type { LogReader, Position } from '#change'
-import type { ArchiveWriter, LogSpan } from './archive/archive.ts'
+import { Fault } from '#base/faults'
+import { randomHex } from '#base/ids'
+import { type Log, silentLog } from '#base/log'
+import type { Storage } from '#storage'
+import type { LogFinding } from './archive/archive.ts'
+import { ProcessHolder } from './archive/holder.ts'
+import { type Archive, LogArchive } from './archive/log-archive.ts'
+import type { Reading, Sealing } from './archive/object.ts'
+import { parseArchiverState } from './archiver-state.ts'
+import { type Catalog, SignedCatalog } from './catalog/catalog.ts'
+import { RecordStore } from './catalog/store.ts'
+import {
+  createSecrets,
+  listIdentities,
+  type NamedSecrets,
+  openIdentity,
+  saveIdentity,
+} from './identity.ts'
+import { type Cost, OpenKeys, savePassword, type VaultKeys } from './passwords.ts'
+import { initRepository, openRepository } from './repository/open.ts'
 import type { Repository } from './repository/repository.ts'
+import { type Keyring, publicText } from './signing.ts'
+import { readKeyring, readVaultRecord, saveVaultRecord, type VaultRecord } from './trust.ts'
 
-export type { ArchiveWriter, LogSpan } from './archive/archive.ts'
+export type { ArchiveWriter, LogFinding, LogSpan } from './archive/archive.ts'
+export type { Archive } from './archive/log-archive.ts'
+export type { ArchiveReader, Moment } from './archive/reader.ts'
+export type { Catalog } from './catalog/catalog.ts'
+export type { BaseRecord, GapRecord, ProofRecord, SourceRecord } from './catalog/records.ts'
+export type { EnrolledKey, VaultKey, VaultKeys } from './passwords.ts'
 export { LooseTree, type NodeBody } from './repository/loose-tree.ts'
 export {
   type Archived,
@@ -26,85 +51,159 @@ export type { BlobSaver, Repository, Snapshot } from './repository/repository.ts
 export type { TreeNode } from './repository/tree-codec.ts'
 export { readContent, type ReadNode, readNodes } from './repository/tree-reader.ts'
 
-/** A source that the vault knows: one record of the catalog a change. */
-export type SourceRecord = {
-  readonly name: string
-  readonly engine: string
-  readonly flavor: string
-  readonly version: string
-  /** Where it was reached last: no credentials in it. */
+type Options = { readonly signal: AbortSignal; readonly log?: Log | undefined }
+
+/** A vault as a host sees it that only archives: it writes log, and reads nothing but where the log ends. */
+export interface ArchiveOnly extends AsyncDisposable {
   readonly url: string
-  readonly recordedMs: number
-}
-
-/** A base backup that a restore can start from. `facts` is the engine's record, opaque to the vault. */
-export type BaseRecord = {
-  readonly source: string
-  /** A name the user may give in `--at`. */
-  readonly name: string
-  readonly snapshot: string
-  readonly first: Position
-  readonly consistent: Position
-  readonly consistentUs: bigint
-  readonly facts: unknown
-  readonly recordedMs: number
-}
-
-/** A known hole: the log between the two positions is lost for good. */
-export type GapRecord = {
-  readonly source: string
-  readonly after: Position
-  readonly before: Position | undefined
-  readonly said: string
-  readonly recordedMs: number
-}
-
-/** A verified restore. */
-export type ProofRecord = {
-  readonly source: string
-  readonly base: string
-  /** What was restored to, in the words of `--at`, and what was reached. */
-  readonly target: string
-  readonly reached: Position
-  readonly reachedUs: bigint | undefined
-  readonly ok: boolean
-  readonly checks: readonly { readonly name: string; readonly ok: boolean; readonly said: string }[]
-  readonly tookMs: number
-  readonly recordedMs: number
-}
-
-/** Append-only signed records. Everything that was recorded is durable when the call returns. */
-export interface Catalog {
-  addSource(
-    record: Omit<SourceRecord, 'recordedMs'>,
-    options: { signal: AbortSignal },
-  ): Promise<void>
-  addBase(record: Omit<BaseRecord, 'recordedMs'>, options: { signal: AbortSignal }): Promise<void>
-  addGap(record: Omit<GapRecord, 'recordedMs'>, options: { signal: AbortSignal }): Promise<void>
-  addProof(record: Omit<ProofRecord, 'recordedMs'>, options: { signal: AbortSignal }): Promise<void>
-  sources(options: { signal: AbortSignal }): Promise<SourceRecord[]>
-  /** In the order of recording; bases whose snapshot was forgotten are not among them. */
-  bases(source: string, options: { signal: AbortSignal }): Promise<BaseRecord[]>
-  gaps(source: string, options: { signal: AbortSignal }): Promise<GapRecord[]>
-  proofs(source: string, options: { signal: AbortSignal }): Promise<ProofRecord[]>
-}
-
-/** The log archive of all sources. */
-export interface Archive {
-  /** Becomes the one archiver of the source; `locked` while another one lives. */
-  openWriter(
-    source: string,
-    options: { signal: AbortSignal },
-  ): Promise<ArchiveWriter & { readonly end: Position | undefined }>
-  openReader(source: string, options: { signal: AbortSignal }): Promise<LogReader>
-  /** What is there without a hole, in log order: one span means no gap. */
-  spans(source: string, options: { signal: AbortSignal }): Promise<LogSpan[]>
-}
-
-/** An open vault. `repository` needs the password; a host that only archives has none. */
-export interface Vault extends AsyncDisposable {
-  readonly url: string
-  readonly repository: Repository
   readonly archive: Archive
+  /** Takes new sources and gaps; reading it is refused. */
   readonly catalog: Catalog
+}
+
+/** An open vault. */
+export interface Vault extends ArchiveOnly {
+  readonly id: string
+  readonly storage: Storage
+  readonly repository: Repository
+  readonly keys: VaultKeys
+  /** Checks catalog and log; the repository has a check of its own. All findings. */
+  check(options: Options & { readonly readData: boolean }): Promise<LogFinding[]>
+}
+
+/**
+ * Makes a vault under one password: a repository, an identity, the vault's record. Where a repository is already that
+ * the password opens, but no identity (a plain restic repository, or a making that was broken off), it adds what is missing.
+ */
+export async function initVault(
+  storage: Storage,
+  options: Options & {
+    readonly password: string
+    /** Name of the password. */
+    readonly name?: string | undefined
+    readonly cost?: Cost | undefined
+  },
+): Promise<Vault> {
+  const { password, name = 'main', cost = {}, signal } = options
+  if ((await listIdentities(storage, { signal })).length > 0) {
+    throw new Fault('exists', `make a vault at ${storage.url}: there is one already`, {
+      hint: 'Use it with its password, or choose another place.',
+    })
+  }
+  const repository = await openOrInit(storage, password, cost, signal)
+  const named = { name, repositoryKey: repository.keyId, secrets: createSecrets(randomHex(16)) }
+  const how = { signal, replace: false, workFactor: cost.identity }
+  await savePassword(storage, named, { signal })
+  await saveIdentity(storage, named, password, how)
+  return assemble(storage, repository, named, { ...options, password })
+}
+
+/** Opens a vault with one of its passwords: `wrong-key` when none fits, `missing` when there is no vault. */
+export async function openVault(
+  storage: Storage,
+  options: Options & { readonly password: string; readonly cost?: Cost | undefined },
+): Promise<Vault> {
+  const { password, cost, signal } = options
+  const named = await openIdentity(storage, password, { signal })
+  const repository = await openRepository(storage, password, {
+    signal,
+    passwordCost: cost?.repository,
+  })
+  return assemble(storage, repository, named, options)
+}
+
+/** Opens a vault for archiving alone, with the state that `keys.enrol` gave out. */
+export async function openForArchiving(
+  storage: Storage,
+  options: Options & { readonly state: string },
+): Promise<ArchiveOnly> {
+  const { signal } = options
+  const state = parseArchiverState(options.state)
+  const keyring = await readKeyring(storage, state.rootPublicKey, { signal })
+  const record = await readVaultRecord(storage, keyring, { signal })
+  if (record?.vault !== state.vault) {
+    throw new Fault('forged', `open the vault at ${storage.url}: it is not vault ${state.vault}`)
+  }
+  const { vault, recipients, signer } = { ...state, recipients: record.recipients }
+  const parts = openParts(storage, { vault, recipients, signer }, keyring, options.log)
+  return {
+    url: storage.url,
+    ...parts,
+    [Symbol.asyncDispose]: () => storage[Symbol.asyncDispose](),
+  }
+}
+
+async function openOrInit(
+  storage: Storage,
+  password: string,
+  cost: Cost,
+  signal: AbortSignal,
+): Promise<Repository> {
+  const options = { signal, passwordCost: cost.repository }
+  const there = await storage.stat('config', { signal })
+  return there
+    ? openRepository(storage, password, options)
+    : initRepository(storage, password, options)
+}
+
+async function assemble(
+  storage: Storage,
+  repository: Repository,
+  named: NamedSecrets,
+  options: Options & { readonly password: string; readonly cost?: Cost | undefined },
+): Promise<Vault> {
+  const { signal } = options
+  const { secrets } = named
+  const keyring = await readKeyring(storage, publicText(secrets.root), { signal })
+  // A making that was broken off behind the identity: what it holds is enough to go on.
+  const record: VaultRecord =
+    (await readVaultRecord(storage, keyring, { signal })) ??
+    (await saveVaultRecord(storage, secrets, { signal }))
+  if (record.vault !== secrets.vault) {
+    throw new Fault('forged', `open the vault at ${storage.url}: its record is of ${record.vault}`)
+  }
+  const sealing = { vault: record.vault, recipients: record.recipients, signer: secrets.root }
+  const identities = [secrets.identity]
+  const parts = openParts(storage, sealing, keyring, options.log, identities)
+  return {
+    id: record.vault,
+    url: storage.url,
+    storage,
+    repository,
+    ...parts,
+    keys: new OpenKeys({ storage, repository, named, keyring, cost: options.cost }),
+    check: (how) => checkVault(parts, how),
+    async [Symbol.asyncDispose]() {
+      await repository[Symbol.asyncDispose]()
+      await storage[Symbol.asyncDispose]()
+    },
+  }
+}
+
+function openParts(
+  storage: Storage,
+  sealing: Sealing,
+  keyring: Keyring,
+  log: Log = silentLog,
+  identities?: Reading['identities'],
+): { readonly archive: Archive; readonly catalog: Catalog } {
+  const trust = { vault: sealing.vault, keyring }
+  const reading = identities && { ...trust, identities }
+  const holder = new ProcessHolder()
+  const records = new RecordStore(storage, sealing, reading)
+  return {
+    archive: new LogArchive({ storage, sealing, trust, reading, holder, log }),
+    catalog: new SignedCatalog(storage, records, { readable: reading !== undefined }),
+  }
+}
+
+async function checkVault(
+  parts: { readonly archive: Archive; readonly catalog: Catalog },
+  options: Options & { readonly readData: boolean },
+): Promise<LogFinding[]> {
+  const findings = await parts.catalog.check(options)
+  for (const source of await parts.archive.sources(options)) {
+    findings.push(...(await parts.archive.check(source, options)))
+  }
+  return findings
 }

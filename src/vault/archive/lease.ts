@@ -5,6 +5,7 @@ import type { Position } from '#change'
 import type { Storage } from '#storage'
 import { formatSignedJson, parseSignedJson } from '../signed-json.ts'
 import { type Keyring, maySignLog, type Signer } from '../signing.ts'
+import type { Holder } from './holder.ts'
 import { leaseFolder } from './names.ts'
 
 /** The source's word, kept fresh on an idle source: at `completeUs` its log ended at `end`, and the archive held all of it. */
@@ -24,8 +25,7 @@ export type LeaseOptions = {
   readonly source: string
   readonly signer: Signer
   readonly keyring: Keyring
-  /** Names the local state that the archiver lives in: a new process with the same one takes over at once. */
-  readonly holder: string
+  readonly holder: Holder
 }
 
 /** Not refreshed for so long, by the store's own times, a lease is free. */
@@ -63,6 +63,7 @@ export class Lease {
     const latest = epochs.at(-1)
     if (latest !== undefined) await checkFree(options, latest, signal)
     const lease = new Lease(options, (latest ?? 0) + 1, randomHex(8))
+    options.holder.begin(lease.#nonce)
     await lease.#put({ released: false, ifAbsent: storage.can.conditionalPut }, signal)
     await lease.#checkNewest(signal)
     for (const epoch of epochs) await storage.delete(leaseKey(source, epoch), { signal })
@@ -76,6 +77,11 @@ export class Lease {
     await this.#put({ released: false, ifAbsent: false }, signal)
   }
 
+  /** Says to this process's other leases that this one is over, whatever the store still shows. */
+  end(): void {
+    this.#options.holder.end(this.#nonce)
+  }
+
   /** Gives the right back, so that the next one need not wait. */
   async release(signal: AbortSignal): Promise<void> {
     await this.#checkNewest(signal)
@@ -87,7 +93,7 @@ export class Lease {
     const { released, ifAbsent } = how
     const record: LeaseRecord = {
       epoch: this.epoch,
-      holder,
+      holder: holder.text,
       host: hostname(),
       nonce: this.#nonce,
       released,
@@ -149,7 +155,7 @@ async function checkFree(options: LeaseOptions, epoch: number, signal: AbortSign
   const { storage, source } = options
   const key = leaseKey(source, epoch)
   const record = await readLease(options, key, signal)
-  if (record === undefined || record.released || record.holder === options.holder) return
+  if (record === undefined || record.released || options.holder.isDead(record)) return
   const seen = await storage.stat(key, { signal })
   if (!seen) return
   const nowMs = await storeNow(options, signal)

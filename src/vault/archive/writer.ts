@@ -6,6 +6,7 @@ import type { Storage } from '#storage'
 import type { ArchiveWriter } from './archive.ts'
 import { admit, cutBlock, type End, endBehind } from './continuity.ts'
 import { FoldQueue } from './fold-queue.ts'
+import type { Holder } from './holder.ts'
 import { Lease, leaseMs, refreshEveryMs, selfFenceMs } from './lease.ts'
 import {
   readHead,
@@ -28,8 +29,8 @@ export type WriterOptions = {
   readonly reading?: Reading | undefined
   /** Where packed parts wait for their fold: a folder of this source's own. */
   readonly spoolFolder: string
-  /** Names the local state that the archiver lives in: see Lease. */
-  readonly holder: string
+  /** Who takes the lease: see Lease. */
+  readonly holder: Holder
   readonly log: Log
   readonly time?: Time | undefined
   readonly cutAfterMs?: number | undefined
@@ -105,6 +106,7 @@ export class LogWriter implements ArchiveWriter {
   readonly #ending = new AbortController()
   readonly #heartbeat: Promise<void>
   readonly #listeners: Listener[] = []
+  readonly #closers: (() => Promise<void>)[] = []
   readonly #sending: Sending[] = []
   readonly #background = new Set<Promise<void>>()
   #chain: Chain
@@ -161,6 +163,11 @@ export class LogWriter implements ArchiveWriter {
     this.#listeners.push(listener)
   }
 
+  /** Called when everything has ended. */
+  onClosed(work: () => Promise<void>): void {
+    this.#closers.push(work)
+  }
+
   /** The next block may start anywhere: what lies between is lost, and the archive will say so. */
   allowGap(): void {
     this.#holeAllowed = true
@@ -206,7 +213,7 @@ export class LogWriter implements ArchiveWriter {
 
   /** Ends what is under way and gives the lease back. What was not flushed is not archived: the source has it still. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const failed = this.#failure !== undefined
+    const lost = isFault(this.#failure?.error, 'locked', 'conflict')
     this.#failure ??= { error: new Fault('interrupted', 'append to an archive that was closed') }
     this.#ending.abort(this.#failure.error)
     this.#wake()
@@ -216,8 +223,9 @@ export class LogWriter implements ArchiveWriter {
     this.#stop.abort(this.#failure.error)
     await this.#heartbeat
     await this.#spool[Symbol.asyncDispose]()
-    // After a failure the store may not answer, or the lease may be another's: it ends by itself.
-    if (!failed) await this.#release()
+    this.#lease.end()
+    if (!lost) await this.#release()
+    for (const work of this.#closers) await work()
   }
 
   async #release(): Promise<void> {

@@ -1,0 +1,131 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import type { Log } from '#base/log'
+import { systemTime, type Time } from '#base/time'
+import type { Position } from '#change'
+import type { Storage } from '#storage'
+import type { ArchiveWriter, LogFinding, LogSpan } from './archive.ts'
+import { checkLog } from './check.ts'
+import { copyLog } from './copy.ts'
+import type { Holder } from './holder.ts'
+import { decodeText, encodeText } from './names.ts'
+import type { Reading, Sealing, Trust } from './object.ts'
+import { type ArchiveReader, openReader } from './reader.ts'
+import { readIndex } from './log-index.ts'
+import { readSpans } from './spans.ts'
+import { trimLog } from './trim.ts'
+import { openWriter } from './writer.ts'
+
+type Options = { readonly signal: AbortSignal }
+
+export type WriterChoices = Options & {
+  /** Where packed parts wait for their fold, over restarts too; else a folder for the life of this writer. */
+  readonly stateDirectory?: string | undefined
+  /** Object lock of folded objects, where the store has it. */
+  readonly retainMs?: number | undefined
+}
+
+/** The log archive of all sources. */
+export interface Archive {
+  /** Becomes the one archiver of the source; `locked` while another one lives. */
+  openWriter(source: string, options: WriterChoices): Promise<ArchiveWriter>
+  openReader(source: string, options: Options): Promise<ArchiveReader>
+  /** Names of the sources that have any log here. */
+  sources(options: Options): Promise<string[]>
+  /** What is there without a hole, in log order: one span means no gap. */
+  spans(source: string, options: Options): Promise<LogSpan[]>
+  /** All findings: records, signatures, the chain, and with `readData` every byte. */
+  check(source: string, options: Options & { readonly readData: boolean }): Promise<LogFinding[]>
+  /** Brings another archive up to what this one holds of a source's log. */
+  copyTo(to: Archive, source: string, options: Options): Promise<void>
+  /** Removes whole segments that end at or before a position: nothing that a base still needs. Returns how many objects went. */
+  trim(source: string, before: Position, options: Options): Promise<number>
+}
+
+export type ArchiveOptions = {
+  readonly storage: Storage
+  readonly sealing: Sealing
+  readonly trust: Trust
+  /** Undefined on a host that only archives. */
+  readonly reading: Reading | undefined
+  readonly holder: Holder
+  readonly log: Log
+  readonly time?: Time | undefined
+}
+
+export class LogArchive implements Archive {
+  readonly #options: ArchiveOptions
+
+  constructor(options: ArchiveOptions) {
+    this.#options = options
+  }
+
+  async openWriter(source: string, choices: WriterChoices): Promise<ArchiveWriter> {
+    const { signal, stateDirectory, retainMs } = choices
+    const own = stateDirectory === undefined
+    const folder = own
+      ? await mkdtemp(path.join(tmpdir(), 'redoubt-spool-'))
+      : path.join(stateDirectory, 'spool', this.#options.sealing.vault, encodeText(source))
+    try {
+      const { time, ...rest } = this.#options
+      const writer = await openWriter(
+        { ...rest, time: time ?? systemTime, source, spoolFolder: folder, retainMs },
+        signal,
+      )
+      if (own) writer.onClosed(() => rm(folder, { recursive: true, force: true }))
+      return writer
+    } catch (error) {
+      if (own) await rm(folder, { recursive: true, force: true })
+      throw error
+    }
+  }
+
+  openReader(source: string, { signal }: Options): Promise<ArchiveReader> {
+    const { storage } = this.#options
+    return openReader({ storage, source, reading: this.#reading(), signal })
+  }
+
+  async sources(options: Options): Promise<string[]> {
+    const { storage } = this.#options
+    const names: string[] = []
+    // One listing a source: behind the newest name found, the next one begins.
+    for (let after = 'log/'; ; ) {
+      const listing = storage.list('log/', { ...options, after })[Symbol.asyncIterator]()
+      const { value, done } = await listing.next()
+      await listing.return?.()
+      if (done) return names
+      const [, folder = ''] = value.key.split('/')
+      const name = decodeText(folder)
+      if (name !== undefined) names.push(name)
+      // `0` is the character behind the slash.
+      after = `log/${folder}0`
+    }
+  }
+
+  async spans(source: string, { signal }: Options): Promise<LogSpan[]> {
+    const { storage, trust } = this.#options
+    const index = await readIndex(storage, source, trust, signal)
+    return readSpans({ storage, source, trust }, index, signal)
+  }
+
+  check(source: string, options: Options & { readonly readData: boolean }): Promise<LogFinding[]> {
+    const { storage } = this.#options
+    return checkLog({ storage, source, reading: this.#reading(), ...options })
+  }
+
+  async copyTo(to: Archive, source: string, options: Options): Promise<void> {
+    await using writer = await to.openWriter(source, options)
+    await copyLog(await this.openReader(source, options), writer, options)
+  }
+
+  trim(source: string, before: Position, { signal }: Options): Promise<number> {
+    const { storage, trust } = this.#options
+    return trimLog({ storage, source, trust, signal }, before)
+  }
+
+  #reading(): Reading {
+    const { reading, trust } = this.#options
+    return reading ?? { ...trust, identities: [] }
+  }
+}

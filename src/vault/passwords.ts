@@ -1,0 +1,186 @@
+import { Fault } from '#base/faults'
+import type { Storage } from '#storage'
+import { formatArchiverState } from './archiver-state.ts'
+import { encodeText } from './archive/names.ts'
+import { listIdentities, type NamedSecrets, removeIdentity, saveIdentity } from './identity.ts'
+import type { PasswordCost } from './repository/keys.ts'
+import type { Repository } from './repository/repository.ts'
+import { formatSignedJson, parseSignedJson } from './signed-json.ts'
+import { createSigner, type Keyring, publicText } from './signing.ts'
+import { enrolKey, strikeKey } from './trust.ts'
+
+type Options = { readonly signal: AbortSignal }
+
+/** What a password costs to try: other than the default in tests only. */
+export type Cost = {
+  readonly repository?: PasswordCost | undefined
+  /** Logarithm of scrypt's N for the identity file. */
+  readonly identity?: number | undefined
+}
+
+/** One password of the vault: an identity file and a key of the repository, made and removed together. */
+export type VaultKey = {
+  readonly name: string
+  /** It opened this vault now. */
+  readonly current: boolean
+}
+
+/** A signing key that the vault believes. */
+export type EnrolledKey = {
+  readonly id: string
+  readonly kind: 'root' | 'archiver'
+  readonly name: string
+  /** Undefined for all sources. */
+  readonly sources?: readonly string[] | undefined
+}
+
+/** The passwords of a vault, and the archivers that may write without one. */
+export interface VaultKeys {
+  list(options: Options): Promise<VaultKey[]>
+  /** Another password, for everything: `exists` when the name is taken. */
+  add(name: string, password: string, options: Options): Promise<void>
+  /** Another password in the place of the one that opened the vault. */
+  change(password: string, options: Options): Promise<void>
+  /** Removes a password; the last one is refused. */
+  remove(name: string, options: Options): Promise<void>
+  /**
+   * Makes a signing key for a host that only archives, and returns the state that the host keeps, as text: whoever
+   * has it can write the log of those sources, and read nothing.
+   */
+  enrol(
+    name: string,
+    options: Options & { readonly sources?: readonly string[] | undefined },
+  ): Promise<string>
+  enrolled(): readonly EnrolledKey[]
+  /** No longer believes an archiver: nothing that it ever signed. */
+  strike(id: string, options: Options): Promise<void>
+}
+
+export class OpenKeys implements VaultKeys {
+  readonly #storage: Storage
+  readonly #repository: Repository
+  readonly #keyring: Keyring
+  readonly #cost: Cost
+  #named: NamedSecrets
+
+  constructor(parts: {
+    readonly storage: Storage
+    readonly repository: Repository
+    readonly named: NamedSecrets
+    readonly keyring: Keyring
+    readonly cost: Cost | undefined
+  }) {
+    this.#storage = parts.storage
+    this.#repository = parts.repository
+    this.#named = parts.named
+    this.#keyring = parts.keyring
+    this.#cost = parts.cost ?? {}
+  }
+
+  async list({ signal }: Options): Promise<VaultKey[]> {
+    const names = await listIdentities(this.#storage, { signal })
+    return names.map((name) => ({ name, current: name === this.#named.name }))
+  }
+
+  async add(name: string, password: string, { signal }: Options): Promise<void> {
+    if ((await listIdentities(this.#storage, { signal })).includes(name)) {
+      throw new Fault('exists', `add key ${name} to ${this.#storage.url}: there is one already`)
+    }
+    // The repository's key first: a password whose identity is there opens everything.
+    const repositoryKey = await this.#repository.addKey(password, { signal })
+    await this.#save({ ...this.#named, name, repositoryKey }, password, false, signal)
+  }
+
+  async change(password: string, { signal }: Options): Promise<void> {
+    const before = this.#named
+    const repositoryKey = await this.#repository.addKey(password, { signal })
+    this.#named = { ...before, repositoryKey }
+    // In one step from the old password to the new one; until then the old one opens both.
+    await this.#save(this.#named, password, true, signal)
+    await this.#storage.delete(`keys/${before.repositoryKey}`, { signal })
+  }
+
+  async remove(name: string, { signal }: Options): Promise<void> {
+    const names = await listIdentities(this.#storage, { signal })
+    if (!names.includes(name)) {
+      throw new Fault('missing', `remove key ${name} from ${this.#storage.url}: there is none`, {
+        hint: `The keys are: ${names.join(', ')}.`,
+      })
+    }
+    if (name === this.#named.name) {
+      throw new Fault('refused', `remove key ${name}: it is the one that opened the vault`, {
+        hint: 'Open the vault with another password to remove this one.',
+      })
+    }
+    const repositoryKey = await this.#readPassword(name, signal)
+    await removeIdentity(this.#storage, name, { signal })
+    if (repositoryKey !== undefined) await this.#repository.removeKey(repositoryKey, { signal })
+    await this.#storage.delete(passwordKey(name), { signal })
+  }
+
+  async enrol(
+    name: string,
+    options: Options & { readonly sources?: readonly string[] | undefined },
+  ): Promise<string> {
+    const { signal, sources } = options
+    const signer = createSigner()
+    const { vault, root, identity } = this.#named.secrets
+    const enrolment = { name, publicKey: publicText(signer), sources }
+    await enrolKey(this.#storage, enrolment, root, { signal })
+    this.#keyring.add(enrolment.publicKey, { kind: 'archiver', name, sources })
+    return formatArchiverState({
+      vault,
+      rootPublicKey: publicText(root),
+      recipients: [identity.recipient],
+      signer,
+    })
+  }
+
+  enrolled(): readonly EnrolledKey[] {
+    return this.#keyring.list()
+  }
+
+  async strike(id: string, { signal }: Options): Promise<void> {
+    const known = this.#keyring.list().find((key) => key.id === id)
+    if (known?.kind !== 'archiver') {
+      throw new Fault('missing', `strike key ${id} off: no archiver has it`)
+    }
+    await strikeKey(this.#storage, id, { signal })
+    this.#keyring.remove(id)
+  }
+
+  async #save(named: NamedSecrets, password: string, replace: boolean, signal: AbortSignal) {
+    const how = { signal, replace, workFactor: this.#cost.identity }
+    await savePassword(this.#storage, named, { signal })
+    await saveIdentity(this.#storage, named, password, how)
+  }
+
+  /** Which key of the repository belongs to a password that is not at hand. */
+  async #readPassword(name: string, signal: AbortSignal): Promise<string | undefined> {
+    const key = passwordKey(name)
+    if (!(await this.#storage.stat(key, { signal }))) return undefined
+    const bytes = await this.#storage.get(key, { signal })
+    const request = { purpose, keyring: this.#keyring, what: `the password record ${key}` }
+    const { fields, scope } = parseSignedJson(bytes, request)
+    if (scope.kind !== 'root' || fields.text('name') !== name) {
+      throw new Fault('forged', `check ${request.what}: it is not the vault's own`)
+    }
+    return fields.hex('repositoryKey', 32)
+  }
+}
+
+const purpose = 'redoubt password record v1'
+
+/** Notes which key of the repository belongs to a password, so that both can be removed without it. */
+export async function savePassword(
+  storage: Storage,
+  { name, repositoryKey, secrets }: NamedSecrets,
+  options: Options,
+): Promise<void> {
+  const bytes = formatSignedJson(purpose, { name, repositoryKey }, secrets.root)
+  await storage.put(passwordKey(name), bytes, options)
+}
+
+function passwordKey(name: string): string {
+  return `catalog/passwords/${encodeText(name)}.json`
+}

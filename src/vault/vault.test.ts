@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isFault } from '#base/faults'
+import { collect, FakeLog, position, source } from '../../test/support/archive.ts'
+import { MemStorage } from '../storage/mem/mem.ts'
+import { encryptTo } from './archive/age/age.ts'
+import { initRepository } from './repository/open.ts'
+import { initVault, openForArchiving, openVault } from './vault.ts'
+
+const { signal } = new AbortController()
+const cost = { repository: { n: 2, r: 1, p: 1 }, identity: 1 }
+const password = 'correct horse'
+const first = { history: 'h1', at: position(0) }
+
+function init(storage: MemStorage) {
+  return initVault(storage, { password, cost, signal })
+}
+
+function open(storage: MemStorage, withPassword = password) {
+  return openVault(storage, { password: withPassword, cost, signal })
+}
+
+test('a vault opens with its password and with no other', async () => {
+  const storage = new MemStorage()
+  const made = await init(storage)
+  const opened = await open(storage)
+  assert.equal(opened.id, made.id)
+  await assert.rejects(open(storage, 'wrong horse'), (e) => isFault(e, 'wrong-key'))
+  await assert.rejects(init(storage), (e) => isFault(e, 'exists'))
+  await assert.rejects(open(new MemStorage()), (e) => isFault(e, 'missing'))
+})
+
+test('one password opens the repository, the log and the catalog, and a second one does too', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  await vault.keys.add('deputy', 'battery staple', { signal })
+  await assert.rejects(vault.keys.add('deputy', 'x', { signal }), (e) => isFault(e, 'exists'))
+  const log = new FakeLog()
+  {
+    await using writer = await vault.archive.openWriter(source, { signal })
+    await writer.append(log.block(0, 300), { signal })
+    await writer.flush({ signal })
+  }
+  const other = await open(storage, 'battery staple')
+  const reader = await other.archive.openReader(source, { signal })
+  assert.deepEqual(await collect(await reader.read('seg-000000', { signal })), log.bytes(0, 300))
+  assert.deepEqual(await other.keys.list({ signal }), [
+    { name: 'deputy', current: true },
+    { name: 'main', current: false },
+  ])
+})
+
+test('a password that was changed or removed opens nothing any more', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  await vault.keys.add('deputy', 'battery staple', { signal })
+  await vault.keys.change('new horse', { signal })
+  await assert.rejects(open(storage), (e) => isFault(e, 'wrong-key'))
+  const changed = await open(storage, 'new horse')
+  assert.equal((await changed.repository.listKeys({ signal })).length, 2)
+  await assert.rejects(changed.keys.remove('main', { signal }), (e) => isFault(e, 'refused'))
+  await assert.rejects(changed.keys.remove('nobody', { signal }), (e) => isFault(e, 'missing'))
+  await changed.keys.remove('deputy', { signal })
+  await assert.rejects(open(storage, 'battery staple'), (e) => isFault(e, 'wrong-key'))
+  assert.equal((await changed.repository.listKeys({ signal })).length, 1)
+})
+
+test('a repository without an identity, or a making that was broken off anywhere, is made whole by init', async () => {
+  const plain = new MemStorage()
+  await initRepository(plain, password, { signal, passwordCost: cost.repository })
+  await assert.rejects(open(plain), (e) => isFault(e, 'missing'))
+  await init(plain)
+  assert.deepEqual(await (await open(plain)).catalog.sources({ signal }), [])
+  const whole = new MemStorage()
+  await init(whole)
+  await whole.delete('catalog/vault.json')
+  const mended = await open(whole)
+  assert.ok(await whole.stat('catalog/vault.json'))
+  assert.deepEqual(await mended.catalog.check({ signal }), [])
+})
+
+test('a host that only archives writes log that the vault believes, and reads nothing', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  const state = await vault.keys.enrol('db7', { signal, sources: [source] })
+  assert.ok(!state.includes('AGE-SECRET'))
+  const host = await openForArchiving(storage, { state, signal })
+  const log = new FakeLog()
+  {
+    await using writer = await host.archive.openWriter(source, { signal })
+    for (const block of log.blocks(0, 2500)) await writer.append(block, { signal })
+    await writer.settle({ signal })
+  }
+  await host.catalog.addGap({ source, after: first, before: undefined, said: 'lost' }, { signal })
+  const reader = await host.archive.openReader(source, { signal })
+  const bytes = await reader.read('seg-000000', { signal })
+  await assert.rejects(collect(bytes), (e) => isFault(e, 'wrong-key'))
+  await assert.rejects(host.catalog.sources({ signal }), (e) => isFault(e, 'denied'))
+  const opened = await open(storage)
+  assert.deepEqual(await opened.check({ signal, readData: true }), [])
+  const there = await opened.archive.openReader(source, { signal })
+  assert.deepEqual(await collect(await there.read('seg-000001', { signal })), log.bytes(1000, 2000))
+  assert.equal((await opened.catalog.gaps(source, { signal })).length, 1)
+  assert.deepEqual(await opened.archive.sources({ signal }), [source])
+})
+
+test('what an archiver signs beyond its scope, or after it was struck off, is refused', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  const state = await vault.keys.enrol('db7', { signal, sources: ['other'] })
+  const host = await openForArchiving(storage, { state, signal })
+  const log = new FakeLog()
+  const write = async (name: string) => {
+    await using writer = await host.archive.openWriter(name, { signal })
+    await writer.append(log.block(0, 300), { signal })
+    await writer.flush({ signal })
+  }
+  await write('other')
+  assert.deepEqual(await vault.check({ signal, readData: true }), [])
+  await assert.rejects(write(source), (e) => isFault(e, 'forged'))
+  const [, archiver] = vault.keys.enrolled()
+  await vault.keys.strike(archiver?.id ?? '', { signal })
+  const findings = await (await open(storage)).check({ signal, readData: true })
+  assert.deepEqual(
+    findings.map(({ code }) => code),
+    ['forged'],
+  )
+})
+
+test('catalog records come back as they were put in, in their order', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  const record = {
+    name: 'shop "1" 🛒',
+    engine: 'postgres',
+    flavor: 'postgresql',
+    version: '17.1',
+    url: 'postgres://db/shop',
+  }
+  for (const version of ['16', '16', '17']) {
+    await vault.catalog.addSource({ ...record, version }, { signal })
+  }
+  const opened = await open(storage)
+  const sources = await opened.catalog.sources({ signal })
+  assert.deepEqual(
+    sources.map(({ name, version }) => [name, version]),
+    [[record.name, '17']],
+  )
+  let count = 0
+  for await (const _ of storage.list('catalog/sources/')) count += 1
+  assert.equal(count, 2)
+  const base = {
+    source,
+    name: 'monday',
+    snapshot: 'ab'.repeat(32),
+    first,
+    consistent: { history: 'h1', at: position(77) },
+    consistentUs: 1_700_000_000_123_456n,
+    facts: { details: { a: 'b' }, sizeBytes: 12n },
+  }
+  await vault.catalog.addBase(base, { signal })
+  assert.deepEqual(await opened.catalog.bases(source, { signal }), [])
+  await storage.put(`snapshots/${base.snapshot}`, Buffer.from('x'))
+  const [back] = await opened.catalog.bases(source, { signal })
+  assert.deepEqual(
+    { ...back, recordedMs: 0 },
+    {
+      ...base,
+      facts: { details: { a: 'b' }, sizeBytes: '12' },
+      recordedMs: 0,
+    },
+  )
+})
+
+test('many records are joined into bundles, and every one of them is still there', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  for (let n = 0; n < 150; n++) {
+    await vault.catalog.addGap(
+      { source, after: first, before: first, said: `gap ${n}` },
+      { signal },
+    )
+  }
+  let objects = 0
+  for await (const _ of storage.list('catalog/gaps/')) objects += 1
+  assert.ok(objects < 100, `${objects} objects`)
+  const gaps = await (await open(storage)).catalog.gaps(source, { signal })
+  assert.deepEqual(
+    gaps.map(({ said }) => said),
+    Array.from({ length: 150 }, (_, n) => `gap ${n}`),
+  )
+  assert.deepEqual(await vault.check({ signal, readData: true }), [])
+})
+
+test('a catalog record that a stranger encrypted, or that was moved or flipped, is named and refused', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  await vault.catalog.addGap({ source, after: first, before: first, said: 'true' }, { signal })
+  const [key = ''] = await Array.fromAsync(storage.list('catalog/gaps/'), (info) => info.key)
+  const bytes = await storage.get(key)
+  const moved = key.replace('gaps/shop', 'gaps/shed')
+  await storage.put(moved, bytes)
+  const flipped = `${key.slice(0, -20)}0${key.slice(-19)}`
+  const bad = Buffer.from(bytes)
+  bad[bad.length - 3] = (bad[bad.length - 3] ?? 0) ^ 1
+  await storage.put(flipped, bad)
+  const record = JSON.parse((await storage.get('catalog/vault.json')).toString()) as {
+    record: string
+  }
+  const { recipients } = JSON.parse(record.record) as { recipients: string[] }
+  const { parseRecipient } = await import('./archive/age/keys.ts')
+  const stranger = `${key.slice(0, -20)}1${key.slice(-19)}`
+  await storage.put(stranger, encryptTo(recipients.map(parseRecipient), Buffer.from('{"a":1}')))
+  const findings = await vault.check({ signal, readData: true })
+  assert.deepEqual(
+    findings.map(({ object }) => object).toSorted(),
+    [flipped, moved, stranger].toSorted(),
+  )
+  await assert.rejects(vault.catalog.gaps('shed', { signal }), (e) => isFault(e, 'forged'))
+})
