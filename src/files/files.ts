@@ -1,3 +1,4 @@
+export { loadNative } from './native.ts'
 export { openTarget } from './lay.ts'
 export type { LayOptions, LocalTarget, Overwrite } from './lay.ts'
 export { anyPatterns, compilePatterns, patternText } from './patterns.ts'

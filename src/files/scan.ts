@@ -104,8 +104,9 @@ class Scanner {
     const branch = frame.branch?.children.get(name)
     const path = branch?.path ?? child(frame.path, name)
     if (branch && !branch.target) return yield* this.#enterBranch(frame, branch, name)
-    if (this.#excludedByName(path)) return undefined
     const asked = branch?.covered === false
+    // What was asked for by its own name is taken; the rules hold for what is in it.
+    if (!asked && this.#excludedByName(path)) return undefined
     const bytes = bytesOf(path)
     try {
       const stats = lstatSync(bytes, { bigint: true, throwIfNoEntry: false })
@@ -115,7 +116,7 @@ class Scanner {
         return undefined
       }
       if (asked) frame = { ...frame, targetDevice: stats.dev, device: stats.dev }
-      if (this.#excludedByStats(frame, path, stats)) return undefined
+      if (!asked && this.#excludedByStats(frame, path, stats)) return undefined
       return yield* this.#emit(frame, name, bytes, stats)
     } catch (error) {
       if (asked || !isGone(error)) yield trouble(bytes, fromSystem(error, `read ${show(bytes)}`))

@@ -105,7 +105,7 @@ class Comparer {
 
   #selected(path: Buffer, kind: TreeEntry['kind']) {
     const { select } = this.#options
-    return select?.(joinPath(slash, path), kind) ?? { selected: true, below: true }
+    return select?.(Buffer.concat([slash, path]), kind) ?? { selected: true, below: true }
   }
 
   async *#pair(

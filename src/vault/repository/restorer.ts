@@ -203,7 +203,9 @@ class Restorer {
   }
 
   #selected(path: Buffer, kind: TreeEntry['kind']) {
-    return this.#options.select?.(joinPath(slash, path), kind) ?? { selected: true, below: true }
+    return (
+      this.#options.select?.(Buffer.concat([slash, path]), kind) ?? { selected: true, below: true }
+    )
   }
 
   /** Returns the directory when its contents are wanted. */
