@@ -1,5 +1,6 @@
+import { randomUUID } from 'node:crypto'
 import { crc32 } from 'node:zlib'
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import {
   artificialFlag,
   checksumHolds,
@@ -254,4 +255,24 @@ function dumpFault(error: ReturnType<typeof decodeError>): Fault {
   }
   // A second reader of the same name, a shutdown, or a damaged log.
   return new Fault('unreachable', `read binary log: ${error.message}`, { cause: error })
+}
+
+/** The time stamp of a file's first event; undefined where this user may not read the binary log. */
+export async function readStamp(
+  endpoint: Endpoint,
+  flavor: Flavor,
+  file: string,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const serverId = (0x80000000 | Math.floor(Math.random() * 0x7fffffff)) >>> 0
+  const options = { signal, serverId, semiSync: false, replicaUuid: randomUUID() }
+  try {
+    await using dump = await Dump.open(endpoint, flavor, file, options)
+    for await (const dumped of dump.read(signal)) {
+      if (dumped.kind === 'bytes' && dumped.ended) return dumped.ended.format.stamp
+    }
+  } catch (error) {
+    if (!isFault(error, 'denied')) throw error
+  }
+  return undefined
 }

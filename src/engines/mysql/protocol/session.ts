@@ -344,7 +344,7 @@ async function connect(
     charset: 'utf8mb4_general_ci',
     connectTimeout: connectTimeoutMs,
     // Queries go out bare: with these the server expects other bytes around them.
-    flags: ['-CLIENT_QUERY_ATTRIBUTES', '-SESSION_TRACK'],
+    flags: ['-CLIENT_QUERY_ATTRIBUTES', '-SESSION_TRACK', '-IGNORE_SPACE', '-FOUND_ROWS', '-ODBC'],
     connectAttributes: { program_name: 'redoubt' },
     ...(ssl ? { ssl } : {}),
   })
@@ -403,16 +403,7 @@ function decodeOk(packet: Buffer): Result {
   readLength(reader)
   reader.skip(2)
   const warnings = reader.u16le()
-  return {
-    columns: [],
-    rows: [],
-    affectedRows,
-    warnings,
-    info: reader
-      .rest()
-      .toString()
-      .replace(/^[\0-\x1f]/, ''),
-  }
+  return { columns: [], rows: [], affectedRows, warnings, info: reader.rest().toString() }
 }
 
 /** An error packet, with or without an SQL state. */

@@ -1,0 +1,321 @@
+import { Fault, isFault } from '#base/faults'
+import { tasks } from '#base/tasks'
+import { systemTime } from '#base/time'
+import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
+import { type Catalog, hasRows, isTransactional, selectRows, type Table } from './catalog.ts'
+import { type Chunk, chunkTargetBytes, conditionOf, planChunks } from './chunks.ts'
+import { readStamp } from './dump.ts'
+import type { Flavor } from './flavor.ts'
+import {
+  catalogPath,
+  chunkPath,
+  dataPath,
+  fileEntry,
+  folderEntry,
+  layoutName,
+  loadPath,
+  pathName,
+  type StoredFile,
+  type StoredObject,
+  toText,
+  usersPath,
+} from './layout.ts'
+import { beginning, fileNumber, formatPlace } from './position.ts'
+import type { Endpoint } from './protocol/endpoint.ts'
+import { serverErrorNumber } from './protocol/server-error.ts'
+import { Session } from './protocol/session.ts'
+import { RowText } from './rows.kernel.ts'
+import { writeScript } from './script.ts'
+import { openSnapshot, type Snapshot } from './snapshot.ts'
+import { quoteNames } from './sql.ts'
+import { readUsers } from './users.ts'
+
+export type Source = {
+  readonly endpoint: Endpoint
+  readonly flavor: Flavor
+  readonly history: string
+}
+
+/** Unknown table, unknown column, table changed since the transaction began, sort aborted by such a change. */
+const changedNumbers = new Set([1146, 1054, 1412, 1105, 1932])
+const sessionsMax = 64
+
+type Job = { readonly table: Table; readonly chunk: Chunk }
+
+/** Takes a logical base: all rows as of one place in the binary log, and the statements that make the rest. */
+export async function takeLogicalBase(
+  source: Source,
+  sink: BaseSink,
+  options: BaseOptions & { readonly chunkBytes?: number | undefined },
+): Promise<BaseFacts> {
+  const { signal, progress, log } = options
+  const startedUs = BigInt(systemTime.now()) * 1000n
+  const parallel = Math.min(sessionsMax, Math.max(1, options.parallel))
+  await using snapshot = await openSnapshot(source.endpoint, source.flavor, {
+    parallel,
+    signal,
+    log,
+  })
+  const { end, catalog } = snapshot
+  const stamp = end && (await readStamp(source.endpoint, source.flavor, end.name, signal))
+  const at = end
+    ? formatPlace({ file: fileNumber(end.name), offset: end.offset, stamp })
+    : beginning
+  progress.phase = 'copy rows'
+  const sized = catalog.tables.filter(hasRows)
+  progress.totalBytes = sized.reduce((sum, table) => sum + table.sizeBytes, 0)
+  const copy = new Copy(source, snapshot, sink, options)
+  await copy.run()
+  const objects = describe(catalog, copy.files)
+  const entry = fileEntry(snapshot.timeUs)
+  const lines = objects.map((object) => Buffer.from(`${JSON.stringify(object)}\n`))
+  await sink.file(catalogPath, entry, each(lines))
+  await sink.file(loadPath, entry, each(writeScript(objects)))
+  const users = await copy.users()
+  if (users) await sink.file(usersPath, entry, each([users]))
+  const position = { history: source.history, at }
+  return {
+    engine: 'mysql',
+    flavor: source.flavor.family,
+    version: source.flavor.version,
+    form: 'logical',
+    first: position,
+    consistent: position,
+    startedUs,
+    consistentUs: snapshot.timeUs,
+    sizeBytes: BigInt(copy.doneBytes),
+    details: {
+      layout: layoutName,
+      gtids: snapshot.gtids,
+      'binlog-file': end?.name ?? '',
+      'binlog-position': String(end?.offset ?? ''),
+      'blocked-ms': snapshot.blockedMs.toFixed(1),
+      tables: String(catalog.tables.length),
+      rows: String(copy.doneRows),
+    },
+  }
+}
+
+async function* each(parts: Iterable<Buffer>): AsyncGenerator<Buffer, void, void> {
+  yield* parts
+}
+
+class Copy {
+  readonly files = new Map<Table, StoredFile[]>()
+  doneBytes = 0
+  doneRows = 0
+  readonly #source: Source
+  readonly #snapshot: Snapshot
+  readonly #sink: BaseSink
+  readonly #options: BaseOptions & { readonly chunkBytes?: number | undefined }
+  readonly #ready: Job[] = []
+  readonly #open = new Map<Table, number>()
+  readonly #startMs = systemTime.monotonicMs()
+  #tables: Table[] = []
+
+  constructor(
+    source: Source,
+    snapshot: Snapshot,
+    sink: BaseSink,
+    options: BaseOptions & { readonly chunkBytes?: number | undefined },
+  ) {
+    this.#source = source
+    this.#snapshot = snapshot
+    this.#sink = sink
+    this.#options = options
+  }
+
+  async run(): Promise<void> {
+    const { catalog, sessions, frozen } = this.#snapshot
+    const tables = catalog.tables.filter(hasRows)
+    await this.#makeFolders(catalog)
+    // The largest first: no session is left alone with it at the end.
+    this.#tables = tables
+      .filter((table) => isTransactional(table.engine))
+      .sort((a, b) => b.sizeBytes - a.sizeBytes)
+    const solid = tables.filter((table) => !isTransactional(table.engine))
+    await using control = await Session.open(this.#source.endpoint, this.#options)
+    await tasks(this.#options.signal, async (t) => {
+      const work = sessions.map((session) =>
+        t.run((signal) => this.#work(session, control, signal)),
+      )
+      if (frozen) work.push(t.run((signal) => this.#copyFrozen(frozen, solid, signal)))
+      await Promise.all(work)
+    })
+  }
+
+  /** Accounts and grants, read while everything else is at hand. */
+  async users(): Promise<Buffer | undefined> {
+    const { signal } = this.#options
+    await using session = await Session.open(this.#source.endpoint, { signal })
+    return await readUsers(session, this.#source.flavor, signal)
+  }
+
+  async #makeFolders(catalog: Catalog): Promise<void> {
+    const entry = folderEntry(this.#snapshot.timeUs)
+    await this.#sink.node('data', entry)
+    for (const { name } of catalog.databases) await this.#sink.node(`data/${pathName(name)}`, entry)
+    for (const table of catalog.tables.filter(hasRows))
+      await this.#sink.node(dataPath(table), entry)
+  }
+
+  async #copyFrozen(
+    session: Session,
+    tables: readonly Table[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    for (const table of tables) {
+      const chunk = { index: 0, from: undefined, to: undefined }
+      await this.#copy(session, { table, chunk }, signal)
+    }
+    await this.#snapshot.release()
+  }
+
+  async #work(session: Session, control: Session, signal: AbortSignal): Promise<void> {
+    await session.query('SAVEPOINT redoubt', { signal })
+    for (;;) {
+      const job = this.#ready.shift() ?? (await this.#plan(session, signal))
+      if (!job) return
+      await this.#copy(session, job, signal)
+      const left = (this.#open.get(job.table) ?? 1) - 1
+      this.#open.set(job.table, left)
+      if (left === 0) {
+        await this.#checkUnchanged(control, job.table, signal)
+      }
+    }
+  }
+
+  /** Cuts the next table; its other chunks wait for whoever is free. */
+  async #plan(session: Session, signal: AbortSignal): Promise<Job | undefined> {
+    const table = this.#tables.shift()
+    if (!table) return undefined
+    const targetBytes = this.#options.chunkBytes ?? chunkTargetBytes
+    const chunks = await this.#guarded(table, () =>
+      planChunks(session, table, { targetBytes, signal }),
+    )
+    this.#open.set(table, chunks.length)
+    const jobs = chunks.map((chunk) => ({ table, chunk }))
+    this.#ready.push(...jobs.slice(1))
+    return jobs[0]
+  }
+
+  async #copy(session: Session, job: Job, signal: AbortSignal): Promise<void> {
+    const { table, chunk } = job
+    const path = chunkPath(table, chunk.index)
+    this.#options.progress.current = `${table.database}.${table.name}`
+    await this.#guarded(table, async () => {
+      const counted = { rows: 0, bytes: 0 }
+      const sql = selectRows(table, conditionOf(table, chunk))
+      const content = this.#throttled(readRows(session, sql, counted, signal), signal)
+      await this.#sink.file(path, fileEntry(this.#snapshot.timeUs), content)
+      const list = this.files.get(table) ?? []
+      list.push({ path, rows: counted.rows, sizeBytes: counted.bytes })
+      this.files.set(table, list)
+      this.doneRows += counted.rows
+    })
+    // Gives up the lock on the table's definition, so that a waiting ALTER goes on; the view of the data stays.
+    if (isTransactional(table.engine))
+      await session.query('ROLLBACK TO SAVEPOINT redoubt', { signal })
+  }
+
+  async *#throttled(
+    content: AsyncIterable<Buffer>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Buffer, void, void> {
+    const { limitBytesPerSecond } = this.#options
+    for await (const bytes of content) {
+      this.doneBytes += bytes.length
+      if (limitBytesPerSecond) {
+        const dueMs = (this.doneBytes / limitBytesPerSecond) * 1000
+        const aheadMs = dueMs - (systemTime.monotonicMs() - this.#startMs)
+        if (aheadMs > 1) await systemTime.sleep(aheadMs, signal)
+      }
+      yield bytes
+    }
+  }
+
+  async #guarded<T>(table: Table, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      if (!changedNumbers.has(serverErrorNumber(error) ?? 0) || !isFault(error)) throw error
+      throw changed(table, error)
+    }
+  }
+
+  /** A table that was put in this one's place after the snapshot would have been read instead. */
+  async #checkUnchanged(control: Session, table: Table, signal: AbortSignal): Promise<void> {
+    if (this.#source.flavor.instanceLock) return
+    const at = quoteNames(table.database, table.name)
+    await this.#guarded(table, async () => {
+      await control.query(`SET SESSION sql_mode = ''`, { signal })
+      const row = await control.one(`SHOW CREATE TABLE ${at}`, { signal })
+      if (withoutCounter(row?.[1] ?? '') !== withoutCounter(table.create)) throw changed(table)
+    })
+  }
+}
+
+function withoutCounter(create: string): string {
+  return create.replace(/ AUTO_INCREMENT=\d+/, '')
+}
+
+function changed(table: Table, cause?: unknown): Fault {
+  const at = quoteNames(table.database, table.name)
+  return new Fault('conflict', `copy ${at}: its definition changed meanwhile`, {
+    hint: 'Take the base again, at a time without schema changes.',
+    recovery: 'retry',
+    cause,
+  })
+}
+
+/** The rows of a statement as lines for LOAD DATA. */
+export async function* readRows(
+  session: Session,
+  sql: string,
+  counted: { rows: number; bytes: number },
+  signal: AbortSignal,
+): AsyncGenerator<Buffer, void, void> {
+  const text = new RowText(await session.beginRows(sql, { signal }))
+  try {
+    while (!text.done) {
+      text.push(await session.raw({ signal }))
+      for (const bytes of text.ready(text.done)) {
+        counted.bytes += bytes.length
+        yield bytes
+      }
+    }
+    counted.rows += text.rows
+  } finally {
+    // Rows that nobody takes any more would be read as the answer to the next statement.
+    if (!text.done) session.destroy()
+  }
+}
+
+/** Everything in the order in which a restore makes it. */
+function describe(catalog: Catalog, files: ReadonlyMap<Table, StoredFile[]>): StoredObject[] {
+  return [
+    ...catalog.databases.map((database) => ({ kind: 'database' as const, ...database })),
+    ...catalog.sequences.map((sequence) => ({ kind: 'sequence' as const, ...sequence })),
+    ...catalog.tables.map((table) => ({
+      kind: 'table' as const,
+      database: table.database,
+      name: table.name,
+      engine: table.engine,
+      create: table.create,
+      versioned: table.versioned,
+      columns: table.columns.map(({ name, load }) => ({ name, load })),
+      files: (files.get(table) ?? []).sort((a, b) => (a.path < b.path ? -1 : 1)),
+    })),
+    ...catalog.views.map((view) => ({
+      kind: 'view' as const,
+      ...view,
+      create: toText(view.create),
+    })),
+    ...catalog.programs.map(({ kind, create, ...program }) => ({
+      kind: 'program' as const,
+      program: kind,
+      create: toText(create),
+      ...program,
+    })),
+  ]
+}

@@ -1,0 +1,262 @@
+import type { Finding, Use } from '#engines'
+import { isTransactional, systemDatabases } from './catalog.ts'
+import type { Flavor } from './flavor.ts'
+import type { Session } from './protocol/session.ts'
+import { readVariables } from './server.ts'
+
+/** The newest series that were tried. */
+const newest = { mysql: 90_700, mariadb: 120_299 } as const
+
+const names = [
+  'log_bin',
+  'binlog_format',
+  'binlog_row_image',
+  'binlog_checksum',
+  'binlog_storage_engine',
+  'binlog_expire_logs_seconds',
+  'expire_logs_days',
+  'gtid_mode',
+  'sync_binlog',
+  'innodb_flush_log_at_trx_commit',
+  'log_slave_updates',
+  'log_replica_updates',
+  'server_id',
+  'local_infile',
+  'encrypt_binlog',
+]
+
+const retentionWarnSeconds = 24 * 3600
+
+type Context = {
+  readonly session: Session
+  readonly flavor: Flavor
+  readonly use: Use
+  readonly signal: AbortSignal
+  readonly variables: ReadonlyMap<string, string>
+  readonly account: string
+}
+
+/** Looks for everything that would make a backup or a protection fail, or be worth less than it seems. */
+export async function probeMysql(
+  session: Session,
+  flavor: Flavor,
+  use: Use,
+  signal: AbortSignal,
+): Promise<Finding[]> {
+  const variables = await readVariables(session, names, signal)
+  const account = (await session.one('SELECT CURRENT_USER()', { signal }))?.[0] ?? ''
+  const context = { session, flavor, use, signal, variables, account }
+  return [
+    ...checkVersion(context),
+    ...(use === 'backup' ? [] : checkLog(context)),
+    ...(await checkRights(context)),
+    ...(await checkTables(context)),
+    ...(use === 'protect-strict' ? await checkSemiSync(context) : []),
+  ]
+}
+
+function checkVersion({ flavor }: Context): Finding[] {
+  if (flavor.number <= newest[flavor.family]) return []
+  return [
+    {
+      severity: 'notes',
+      code: 'version-untried',
+      said: `${flavor.version} is newer than the versions that were tried`,
+    },
+  ]
+}
+
+function checkLog(context: Context): Finding[] {
+  const { variables, flavor } = context
+  const findings: Finding[] = []
+  const add = (severity: Finding['severity'], code: string, said: string, mend?: string) =>
+    findings.push({ severity, code, said, mend })
+  const is = (name: string, value: string) => variables.get(name)?.toUpperCase() === value
+  if (!is('log_bin', 'ON')) {
+    add(
+      'blocks',
+      'log-bin-off',
+      'the server writes no binary log',
+      'log_bin = binlog  # in the server configuration, then restart',
+    )
+    return findings
+  }
+  const engine = variables.get('binlog_storage_engine') ?? ''
+  if (engine !== '') {
+    add(
+      'blocks',
+      'binlog-in-innodb',
+      `the binary log is kept by ${engine}: it has no files to archive`,
+      'binlog_storage_engine =   # empty, in the server configuration, then restart',
+    )
+  }
+  if (is('binlog_format', 'STATEMENT')) {
+    add(
+      'blocks',
+      'binlog-format-statement',
+      'statements in the log do not always give the same rows again',
+      'SET GLOBAL binlog_format = ROW; -- then let all sessions reconnect',
+    )
+  } else if (is('binlog_format', 'MIXED')) {
+    add(
+      'warns',
+      'binlog-format-mixed',
+      'some changes are logged as statements, which need not give the same rows again',
+      'SET GLOBAL binlog_format = ROW; -- then let all sessions reconnect',
+    )
+  }
+  if (variables.has('binlog_row_image') && !is('binlog_row_image', 'FULL')) {
+    add(
+      'notes',
+      'row-image-not-full',
+      `row images are ${variables.get('binlog_row_image')}: fine for restores, too little for undo`,
+      'SET GLOBAL binlog_row_image = FULL',
+    )
+  }
+  if (is('binlog_checksum', 'NONE')) {
+    add(
+      'warns',
+      'no-checksum',
+      'events of the log bear no checksum: damage on the way is not seen',
+      'SET GLOBAL binlog_checksum = CRC32',
+    )
+  }
+  if (Number(variables.get('sync_binlog')) !== 1) {
+    add(
+      'warns',
+      'log-not-synced',
+      'after a crash the server may forget what it sent to the archive',
+      'SET GLOBAL sync_binlog = 1',
+    )
+  }
+  if (Number(variables.get('innodb_flush_log_at_trx_commit')) !== 1) {
+    add(
+      'warns',
+      'redo-not-synced',
+      'after a crash the server may lack transactions that its log has',
+      'SET GLOBAL innodb_flush_log_at_trx_commit = 1',
+    )
+  }
+  if (flavor.family === 'mysql' && !is('gtid_mode', 'ON')) {
+    add(
+      'notes',
+      'no-gtid',
+      'without GTIDs the log of another server cannot be joined after a failover',
+      'gtid_mode = ON and enforce_gtid_consistency = ON',
+    )
+  }
+  const keepSeconds = retention(variables)
+  if (keepSeconds > 0 && keepSeconds < retentionWarnSeconds) {
+    add(
+      'warns',
+      'log-kept-short',
+      `the server keeps its log for ${Math.round(keepSeconds / 60)} minutes: a longer outage of the archive makes a gap`,
+      flavor.family === 'mysql' && flavor.number < 80_000
+        ? 'SET GLOBAL expire_logs_days = 3'
+        : 'SET GLOBAL binlog_expire_logs_seconds = 259200',
+    )
+  }
+  return findings
+}
+
+/** Seconds; 0 for ever. */
+function retention(variables: ReadonlyMap<string, string>): number {
+  const seconds = Number(variables.get('binlog_expire_logs_seconds') ?? 0)
+  return seconds > 0 ? seconds : Number(variables.get('expire_logs_days') ?? 0) * 86_400
+}
+
+/** Which rights each use needs; any one of a list will do. */
+function neededRights(flavor: Flavor, use: Use): readonly (readonly string[])[] {
+  const { family, number } = flavor
+  const all = ['ALL PRIVILEGES', 'SUPER']
+  const base = [['SELECT'], ['RELOAD'], ['LOCK TABLES'], ['SHOW VIEW'], ['TRIGGER'], ['EVENT']]
+  const client =
+    family === 'mariadb'
+      ? [['BINLOG MONITOR', 'REPLICATION CLIENT', 'SUPER']]
+      : [['REPLICATION CLIENT', 'SUPER']]
+  const replica = use === 'backup' ? [] : [['REPLICATION SLAVE']]
+  const lock = family === 'mysql' && number >= 80_000 ? [['BACKUP_ADMIN']] : []
+  return [...base, ...client, ...replica, ...lock].map((list) => [...list, ...all.slice(0, 1)])
+}
+
+async function checkRights({ session, flavor, use, signal, account }: Context): Promise<Finding[]> {
+  const grants = (await session.texts('SHOW GRANTS', { signal })).map(([grant]) => grant ?? '')
+  // Rights on everything only: a backup is of all databases.
+  const held = new Set(
+    grants
+      .filter((grant) => / ON \*\.\* TO /.test(grant))
+      .flatMap((grant) => (/^GRANT (.*?) ON \*\.\*/.exec(grant)?.[1] ?? '').split(/,\s*/)),
+  )
+  const missing = neededRights(flavor, use).filter((list) => !list.some((right) => held.has(right)))
+  const to = account.replace(/^(.*)@(.*)$/, `'$1'@'$2'`)
+  return missing.map(([right = '']) => ({
+    severity: right === 'BACKUP_ADMIN' ? ('warns' as const) : ('blocks' as const),
+    code: `no-${right.toLowerCase().replaceAll(/[ _]/g, '-')}-right`,
+    said: `${account} lacks the right ${right}`,
+    mend: `GRANT ${right} ON *.* TO ${to}`,
+  }))
+}
+
+/** Tables that no transaction covers are locked while they are copied; this shows how long that may be. */
+async function checkTables({ session, signal }: Context): Promise<Finding[]> {
+  const system = [...systemDatabases].map((name) => `'${name}'`).join(',')
+  const rows = await session.texts(
+    `SELECT ENGINE, COUNT(*), CAST(COALESCE(SUM(DATA_LENGTH), 0) AS UNSIGNED) FROM information_schema.TABLES
+     WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA NOT IN (${system}) GROUP BY ENGINE`,
+    { signal },
+  )
+  return rows
+    .filter(([engine]) => engine && !isTransactional(engine))
+    .map(([engine, count, size]) => ({
+      severity: 'warns' as const,
+      code: 'tables-without-transactions',
+      said: `${count} tables of ${engine} with ${size} bytes are locked against writes while a base copies them`,
+      mend: 'ALTER TABLE ... ENGINE = InnoDB',
+    }))
+}
+
+async function checkSemiSync({ session, flavor, signal }: Context): Promise<Finding[]> {
+  const word = flavor.sourceWords ? 'source' : 'master'
+  const rows = await session.texts(`SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync_%'`, { signal })
+  const variables = new Map(rows.map(([name, value]) => [name ?? '', value ?? '']))
+  const value = (name: string) =>
+    variables.get(`rpl_semi_sync_${word}_${name}`) ?? variables.get(`rpl_semi_sync_master_${name}`)
+  if (value('enabled') === undefined) {
+    const library = flavor.sourceWords ? 'semisync_source.so' : 'semisync_master.so'
+    return [
+      {
+        severity: 'blocks',
+        code: 'no-semi-sync',
+        said: 'the server has no semi-synchronous replication: commits cannot wait for the vault',
+        mend: `INSTALL PLUGIN rpl_semi_sync_${word} SONAME '${library}'; SET GLOBAL rpl_semi_sync_${word}_enabled = ON`,
+      },
+    ]
+  }
+  const findings: Finding[] = []
+  if (value('enabled') !== 'ON') {
+    findings.push({
+      severity: 'blocks',
+      code: 'semi-sync-off',
+      said: 'semi-synchronous replication is off: commits do not wait for the vault',
+      mend: `SET GLOBAL rpl_semi_sync_${word}_enabled = ON`,
+    })
+  }
+  if (value('wait_point') === 'AFTER_COMMIT') {
+    findings.push({
+      severity: 'warns',
+      code: 'semi-sync-after-commit',
+      said: 'other sessions see a transaction before the vault has it',
+      mend: `SET GLOBAL rpl_semi_sync_${word}_wait_point = AFTER_SYNC`,
+    })
+  }
+  const timeoutMs = Number(value('timeout'))
+  if (timeoutMs < 3_600_000) {
+    findings.push({
+      severity: 'warns',
+      code: 'semi-sync-timeout',
+      said: `after ${timeoutMs} ms without the vault the server goes on without it: losses are possible from then on`,
+      mend: `SET GLOBAL rpl_semi_sync_${word}_timeout = 4294967295`,
+    })
+  }
+  return findings
+}

@@ -1,0 +1,322 @@
+import { join, resolve } from 'node:path'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { Fault } from '#base/faults'
+import type { BaseFacts, RestoreRequest, RestoreResult } from '#engines'
+import { systemDatabases } from './catalog.ts'
+import { copySelection } from './copy.ts'
+import { type Flavor, parseFlavor } from './flavor.ts'
+import { createGtidSet } from './gtid.ts'
+import { usersPath } from './layout.ts'
+import { Load } from './load.ts'
+import { restorePhysical } from './physical.ts'
+import { type ReplayPlan, planReplay } from './plan.ts'
+import { type Endpoint, parseEndpoint } from './protocol/endpoint.ts'
+import { Session } from './protocol/session.ts'
+import { replay } from './replay.ts'
+import { findPrograms, freePort, initialise, isOccupied, LocalServer } from './scratch.ts'
+import { readGtids } from './server.ts'
+import { quoteName, quoteNames, quotePlain } from './sql.ts'
+import { StatementFilter } from './statements.ts'
+import { type Selection, selectTables } from './targets.ts'
+import { TargetSettings } from './target-settings.ts'
+import { loadUsers } from './users.ts'
+
+/** Brings a base and the log behind it back: into a server that runs, or into a new data directory. */
+export async function restoreMysql(request: RestoreRequest): Promise<RestoreResult> {
+  if (request.base.form === 'physical') return restorePhysical(request)
+  const plan = await makePlan(request)
+  return isUrl(request.to) ? intoServer(request, plan) : intoDirectory(request, plan)
+}
+
+function isUrl(to: string): boolean {
+  return /^(mysql|mariadb):\/\//.test(to)
+}
+
+type Plan = ReplayPlan & {
+  /** Some statement or cascade may have touched the wanted tables in a way that the events of those alone do not tell. */
+  readonly needsWhole: string | undefined
+}
+
+export async function makePlan(
+  request: Omit<RestoreRequest, 'to' | 'start' | 'force'>,
+): Promise<Plan> {
+  const { archive, base, target, signal, progress } = request
+  progress.phase = 'read log'
+  const filter = new StatementFilter(selectTables(request.only))
+  if (!archive) {
+    return { transactions: 0, last: undefined, reached: base.consistent, needsWhole: undefined }
+  }
+  const onStatement = (sql: Buffer, database: string) => filter.see(sql, database)
+  const plan = await planReplay(archive, base.first, target, { signal, onStatement })
+  return { ...plan, needsWhole: filter.doubt }
+}
+
+async function intoServer(request: RestoreRequest, plan: Plan): Promise<RestoreResult> {
+  const endpoint = parseEndpoint(request.to)
+  const selection = selectTables(request.only)
+  const doubt = selection.everything ? undefined : plan.needsWhole
+  if (doubt !== undefined) {
+    request.log.info('the wanted tables are restored through a scratch server', { said: doubt })
+    return throughScratch(request, plan, endpoint)
+  }
+  return fillServer(request, plan, endpoint, selection)
+}
+
+/** Loads and replays into a running server. */
+async function fillServer(
+  request: RestoreRequest,
+  plan: Plan,
+  endpoint: Endpoint,
+  selection: Selection,
+): Promise<RestoreResult> {
+  const { signal, base } = request
+  await using session = await Session.open(endpoint, { signal })
+  const flavor = await readFlavor(session, signal)
+  checkFamily(base, flavor)
+  await using settings = await TargetSettings.open(endpoint, request.log, signal)
+  const load = await Load.open({ ...request, endpoint, selection, unlogged: settings.unlogged })
+  try {
+    // A table whose parents' rows cascade into it cannot be replayed alone.
+    const cascade = selection.everything ? undefined : cascading(load, selection)
+    if (cascade !== undefined && plan.transactions > 0) {
+      request.log.info('the wanted tables are restored through a scratch server', { said: cascade })
+      return await throughScratch(request, plan, endpoint)
+    }
+    const replaces = await makeRoom(session, load, request, selection)
+    await load.begin()
+    const gtids = await replayInto(request, plan, {
+      endpoint,
+      selection,
+      unlogged: settings.unlogged,
+    })
+    await load.finish()
+    if (replaces && settings.unlogged) await joinTopology(session, flavor, gtids, request)
+  } finally {
+    await load.close()
+  }
+  return { last: plan.last, reached: plan.reached, next: await afterwards(session, signal) }
+}
+
+async function replayInto(
+  request: RestoreRequest,
+  plan: Plan,
+  into: { readonly endpoint: Endpoint; readonly selection: Selection; readonly unlogged: boolean },
+): Promise<string> {
+  const gtids = request.base.details['gtids'] ?? ''
+  if (!request.archive || plan.transactions === 0) return gtids
+  const { archive, signal, progress, log } = request
+  const first = request.base.first
+  const done = await replay({ ...into, archive, first, gtids, plan, signal, progress, log })
+  return done.toString()
+}
+
+async function readFlavor(session: Session, signal: AbortSignal): Promise<Flavor> {
+  const row = await session.one('SELECT @@global.version', { signal })
+  return parseFlavor(row?.[0] ?? '')
+}
+
+function checkFamily(base: BaseFacts, target: Flavor): void {
+  const source = parseFlavor(base.flavor === 'mariadb' ? `${base.version}-MariaDB` : base.version)
+  const older = Math.floor(target.number / 100) < Math.floor(source.number / 100)
+  if (target.family === source.family && !(older && target.family === 'mysql')) return
+  throw new Fault(
+    'unsupported',
+    `restore a base of ${base.flavor} ${base.version}: the target is ${target.family} ${target.version}`,
+    { hint: 'Restore into a server of the same family and of the same or a newer version.' },
+  )
+}
+
+/** Refuses to overwrite, or removes what is in the way; returns whether the target held no data of users at all. */
+async function makeRoom(
+  session: Session,
+  load: Load,
+  request: RestoreRequest,
+  selection: Selection,
+): Promise<boolean> {
+  const { signal, force } = request
+  const names = await session.texts('SHOW DATABASES', { signal })
+  const present = names
+    .map(([name]) => name ?? '')
+    .filter((name) => !systemDatabases.has(name.toLowerCase()))
+  const taken: string[] = []
+  if (selection.everything) {
+    const own = load.objects.flatMap((object) => (object.kind === 'database' ? [object.name] : []))
+    for (const name of own.filter((one) => present.includes(one))) {
+      const rows = await session.texts(`SHOW TABLES FROM ${quoteName(name)}`, { signal })
+      if (rows.length > 0) taken.push(`DATABASE ${quoteName(name)}`)
+      else if (force) await session.query(`DROP DATABASE ${quoteName(name)}`, { signal })
+    }
+  } else {
+    for (const table of load.tables.filter((one) => present.includes(one.database))) {
+      const pattern = quotePlain(table.name.replaceAll(/[\\%_]/g, '\\$&'))
+      const sql = `SHOW TABLES FROM ${quoteName(table.database)} LIKE ${pattern}`
+      const rows = await session.texts(sql, { signal })
+      if (rows.some(([name]) => name === table.name)) {
+        taken.push(`TABLE ${quoteNames(table.database, table.name)}`)
+      }
+    }
+  }
+  if (taken.length > 0 && !force) {
+    throw new Fault(
+      'refused',
+      `restore into ${request.to.replace(/\/\/.*@/, '//')}: ${taken[0]} is there`,
+      {
+        hint: 'Choose an empty server, or say --force to replace what is there.',
+      },
+    )
+  }
+  await session.query('SET SESSION foreign_key_checks = 0', { signal })
+  for (const what of taken) await session.query(`DROP ${what}`, { signal })
+  return present.length === 0 && selection.everything
+}
+
+/** A table that a parent outside of the selection may change by itself. */
+function cascading(load: Load, selection: Selection): string | undefined {
+  for (const table of load.tables) {
+    const cascades = table.create.matchAll(
+      /REFERENCES (?:`((?:[^`]|``)+)`\.)?`((?:[^`]|``)+)` \([^)]*\)[^,\n]*? ON (?:DELETE|UPDATE) (?:CASCADE|SET)/g,
+    )
+    for (const [, database = table.database, parent = ''] of cascades) {
+      if (!selection.accepts(database, parent)) {
+        return `a foreign key of ${table.database}.${table.name} cascades from ${database}.${parent}`
+      }
+    }
+  }
+  return undefined
+}
+
+/** An empty server that takes the place of the lost one also takes over which transactions it has. */
+async function joinTopology(
+  session: Session,
+  flavor: Flavor,
+  gtids: string,
+  request: RestoreRequest,
+): Promise<void> {
+  const { signal, log } = request
+  if (gtids === '') return
+  const own = createGtidSet(flavor.family, await readGtids(session, flavor, signal))
+  if (!own.empty) {
+    log.info('the target has transactions of its own: its GTIDs are left as they are')
+    return
+  }
+  if (flavor.family === 'mariadb') {
+    await session.query(`SET GLOBAL gtid_slave_pos = '${gtids}'`, { signal })
+    return
+  }
+  const mode = await session.one('SELECT @@global.gtid_mode', { signal })
+  if (mode?.[0] === 'ON') await session.query(`SET GLOBAL gtid_purged = '${gtids}'`, { signal })
+}
+
+/** What the operator has to know: transactions that were prepared and never decided. */
+async function afterwards(session: Session, signal: AbortSignal): Promise<string[]> {
+  const { rows } = await session.query('XA RECOVER', { signal })
+  if (rows.length === 0) return []
+  return [
+    `${rows.length} prepared XA transactions wait for their coordinator: XA RECOVER lists them, XA COMMIT or XA ROLLBACK ends them`,
+  ]
+}
+
+/** Makes a new data directory with the installed programs, fills it, and starts it for use if asked. */
+async function intoDirectory(request: RestoreRequest, plan: Plan): Promise<RestoreResult> {
+  const { base, signal, log, force, start } = request
+  const directory = resolve(request.to)
+  if (request.only.length > 0) {
+    throw new Fault('usage', 'restore into a directory: --only needs a running server as target')
+  }
+  const programs = findPrograms(base.flavor === 'mariadb' ? 'mariadb' : 'mysql', request.serverBin)
+  if (await isOccupied(directory)) {
+    if (!force) {
+      throw new Fault('refused', `restore into ${directory}: it is not empty`, {
+        hint: 'Choose another directory, or say --force to replace what is there.',
+      })
+    }
+    await rm(directory, { recursive: true })
+  }
+  const server = { programs, dataDirectory: directory, signal }
+  await initialise(server)
+  const filled = await fillNew(request, plan, server)
+  const run = [programs.server, ...programs.places, `--datadir=${directory}`].join(' ')
+  if (!start) return { ...filled, next: [...filled.next, `Start the server: ${run}`] }
+  const port = await freePort()
+  const logFile = join(directory, 'redoubt-server.log')
+  const started = await LocalServer.start({ ...server, port, logFile })
+  started.release()
+  log.info('the restored server runs', { pid: started.pid, port })
+  return { ...filled, url: `${programs.family}://root@127.0.0.1:${port}/` }
+}
+
+async function fillNew(
+  request: RestoreRequest,
+  plan: Plan,
+  server: Parameters<typeof LocalServer.start>[0],
+): Promise<RestoreResult> {
+  await using running = await LocalServer.start({ ...server, settings: bulkSettings(server) })
+  const everything = { ...request, only: [] }
+  const result = await fillServer(everything, plan, running.endpoint, selectTables([]))
+  const refused = await loadUsers(running.endpoint, request.files, usersPath, request.signal)
+  const next = refused.map((said) => `An account or grant was refused: ${said}`)
+  return { ...result, next: [...result.next, ...next] }
+}
+
+/** For a server that nobody else uses until it is filled: a crash means to begin anew. */
+function bulkSettings(server: Parameters<typeof LocalServer.start>[0]): string[] {
+  return [
+    'innodb-flush-log-at-trx-commit=0',
+    'innodb-buffer-pool-size=256M',
+    'local-infile=ON',
+    'max-allowed-packet=1G',
+    'skip-log-bin',
+    'event-scheduler=OFF',
+    ...(server.programs.family === 'mysql' ? ['mysqlx=OFF'] : []),
+  ]
+}
+
+/** All of it into a scratch server, then the wanted tables from there into the target. */
+async function throughScratch(
+  request: RestoreRequest,
+  plan: Plan,
+  target: Endpoint,
+): Promise<RestoreResult> {
+  await using scratch = await openScratch(request, plan)
+  await copySelection(scratch.server.endpoint, target, request)
+  return { last: plan.last, reached: plan.reached, next: [] }
+}
+
+/** A server in a temporary directory with everything in it as of the target moment. */
+export async function openScratch(
+  request: Omit<RestoreRequest, 'to' | 'start' | 'force'>,
+  plan: Plan,
+  directory?: string,
+): Promise<{ server: LocalServer; result: RestoreResult } & AsyncDisposable> {
+  const { base, signal } = request
+  const folder = directory ?? (await mkdtemp(join(tmpdir(), 'redoubt-scratch-')))
+  const clean = () => rm(folder, { recursive: true, force: true })
+  try {
+    const programs = findPrograms(
+      base.flavor === 'mariadb' ? 'mariadb' : 'mysql',
+      request.serverBin,
+    )
+    const server = { programs, dataDirectory: join(folder, 'data'), signal }
+    await initialise(server)
+    const running = await LocalServer.start({ ...server, settings: bulkSettings(server) })
+    try {
+      const everything = { ...request, only: [], to: '', start: false, force: false }
+      const result = await fillServer(everything, plan, running.endpoint, selectTables([]))
+      return {
+        server: running,
+        result,
+        [Symbol.asyncDispose]: async () => {
+          await running.kill()
+          await clean()
+        },
+      }
+    } catch (error) {
+      await running.kill()
+      throw error
+    }
+  } catch (error) {
+    await clean()
+    throw error
+  }
+}

@@ -1,0 +1,91 @@
+import { Reader } from '#base/bytes'
+import {
+  decodeHeader,
+  type EventHeader,
+  eventType,
+  type FormatDescription,
+} from './binlog/event.ts'
+import { encodeEvent } from './binlog/stream.ts'
+import { parseFlavor } from './flavor.ts'
+import type { Selection } from './targets.ts'
+
+/** Row events go to the target in statements of about this size: a transaction of any length needs no more memory. */
+const statementBytes = 2 * 1024 * 1024
+const statementEndFlag = 1
+const noForeignKeysFlag = 2
+
+type Map_ = { readonly event: Buffer; readonly kept: boolean }
+
+/**
+ * Gathers table maps and row events until a statement of the source ends, or enough has come: then the last row event
+ * is marked as a statement's end, and what follows starts again with the table maps.
+ */
+export class RowBatch {
+  readonly #format: FormatDescription
+  readonly #selection: Selection
+  /** From MySQL 9.6 on the changes of cascading foreign keys are events of their own: none must happen by itself. */
+  readonly #withoutForeignKeys: boolean
+  readonly #idBytes: number
+  #maps = new Map<string, Map_>()
+  #rows: Buffer[] = []
+  #bytes = 0
+
+  constructor(format: FormatDescription, selection: Selection) {
+    this.#format = format
+    this.#selection = selection
+    this.#withoutForeignKeys = parseFlavor(format.serverVersion).cascadesLogged
+    this.#idBytes = format.postHeader(eventType.tableMap) === 6 ? 4 : 6
+  }
+
+  /** Takes an event; yields the events of each statement that is ready. */
+  *take(header: EventHeader, body: Buffer): Generator<readonly Buffer[], void, void> {
+    const id = body.subarray(0, this.#idBytes).toString('hex')
+    if (header.type === eventType.tableMap) {
+      const event = encodeEvent(header, body, this.#format.checksums)
+      this.#maps.set(id, { event, kept: this.#keeps(body) })
+      return
+    }
+    const ends = ((body[this.#idBytes] ?? 0) & statementEndFlag) !== 0
+    // An event for no table only says that the statement ends.
+    if (this.#maps.get(id)?.kept) this.#add(header, body)
+    if (ends) {
+      yield* this.#ready()
+      this.#maps.clear()
+    } else if (this.#bytes >= statementBytes) {
+      yield* this.#ready()
+    }
+  }
+
+  #keeps(body: Buffer): boolean {
+    if (this.#selection.everything) return true
+    const reader = new Reader(body, 'table map event', this.#idBytes + 2)
+    const database = reader.text(reader.u8())
+    reader.skip(1)
+    return this.#selection.accepts(database, reader.text(reader.u8()))
+  }
+
+  #add(header: EventHeader, body: Buffer): void {
+    const own = Buffer.from(body)
+    const flags = own.readUInt16LE(this.#idBytes) & ~statementEndFlag
+    own.writeUInt16LE(flags | (this.#withoutForeignKeys ? noForeignKeysFlag : 0), this.#idBytes)
+    this.#rows.push(encodeEvent(header, own, false))
+    this.#bytes += own.length
+  }
+
+  *#ready(): Generator<readonly Buffer[], void, void> {
+    if (this.#rows.length === 0) return
+    const maps = [...this.#maps.values()].filter((map) => map.kept).map((map) => map.event)
+    const last = this.#rows.length - 1
+    const rows = this.#rows.map((event, index) => this.#finish(event, index === last))
+    this.#rows = []
+    this.#bytes = 0
+    yield [...maps, ...rows]
+  }
+
+  #finish(event: Buffer, isLast: boolean): Buffer {
+    const header = decodeHeader(event)
+    const body = event.subarray(event.length - (header.sizeBytes - 19))
+    if (isLast) body[this.#idBytes] = (body[this.#idBytes] ?? 0) | statementEndFlag
+    return encodeEvent(header, body, this.#format.checksums)
+  }
+}

@@ -1,0 +1,232 @@
+import { Fault } from '#base/faults'
+import { fromServer } from './protocol/server-error.ts'
+import { decodeError } from './protocol/session.ts'
+
+const outSize = 1024 * 1024
+/** Packets up to this size are gathered whole when a chunk of the socket ends inside them. */
+const gatherMax = 256 * 1024
+const tab = 9
+const newline = 10
+const backslash = 0x5c
+
+/** Second byte of the escape for a byte that LOAD DATA gives a meaning; 0 for all others. */
+const escapes = new Uint8Array(256)
+escapes[0] = 0x30
+escapes[tab] = 0x74
+escapes[newline] = 0x6e
+escapes[backslash] = backslash
+
+/**
+ * Turns the row packets of a text result into lines for LOAD DATA without decoding a value: cells separated by tabs,
+ * `\N` for NULL, and zero byte, tab, newline and backslash escaped. Bytes go in as they come from the socket, packet
+ * headers included. https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_query_response_text_resultset_row.html
+ */
+export class RowText {
+  readonly #columns: number
+  readonly #ready: Buffer[] = []
+  #out = Buffer.allocUnsafeSlow(outSize)
+  #used = 0
+  #carry: Buffer | undefined
+  // The slow path's place inside a packet that no chunk holds whole.
+  #packetLeft = 0
+  #packetGoesOn = false
+  #column = 0
+  #cellLeft = 0
+  #lengthLeft = 0
+  #lengthShift = 0
+  #length = 0
+  #inPacket = false
+  #header = 0
+  #headerHave = 0
+  rows = 0
+  done = false
+
+  constructor(columns: number) {
+    this.#columns = columns
+  }
+
+  /** Takes bytes of the socket; what is finished is taken with `ready`. */
+  push(bytes: Buffer): void {
+    let source = bytes
+    if (this.#carry) {
+      source = Buffer.concat([this.#carry, bytes])
+      this.#carry = undefined
+    }
+    let at = 0
+    while (at < source.length && !this.done) {
+      if (this.#inPacket) {
+        at = this.#slow(source, at)
+        continue
+      }
+      const left = source.length - at
+      if (left < 4) break
+      const size = source[at]! | (source[at + 1]! << 8) | (source[at + 2]! << 16)
+      if (size === 0xffffff || size > gatherMax) {
+        this.#beginSlow(size)
+        at += 4
+      } else if (left < 4 + size) {
+        break
+      } else {
+        this.#packet(source, at + 4, at + 4 + size)
+        at += 4 + size
+      }
+    }
+    if (at < source.length && !this.done) this.#carry = Buffer.from(source.subarray(at))
+  }
+
+  /** What is finished; with `all` also the last, partly filled piece. */
+  ready(all: boolean): Buffer[] {
+    if (all && this.#used > 0) this.#flush()
+    return this.#ready.splice(0)
+  }
+
+  #flush(): void {
+    this.#ready.push(this.#out.subarray(0, this.#used))
+    this.#out = Buffer.allocUnsafeSlow(outSize)
+    this.#used = 0
+  }
+
+  /** A whole row in one packet: the common case. */
+  #packet(source: Buffer, start: number, end: number): void {
+    const head = source[start]!
+    if (head === 0xfe && end - start < 9) {
+      this.done = true
+      return
+    }
+    if (head === 0xff) throw fromServer(decodeError(source.subarray(start, end)), 'read rows')
+    if (this.#used + 2 * (end - start) + 2 * this.#columns > this.#out.length) this.#flush()
+    const out = this.#out
+    let used = this.#used
+    let at = start
+    for (let column = 0; column < this.#columns; column++) {
+      let size = source[at++]!
+      if (size === 0xfb) {
+        out[used++] = backslash
+        out[used++] = 0x4e
+      } else {
+        if (size === 0xfc) {
+          size = source[at]! | (source[at + 1]! << 8)
+          at += 2
+        } else if (size === 0xfd) {
+          size = source[at]! | (source[at + 1]! << 8) | (source[at + 2]! << 16)
+          at += 3
+        } else if (size > 0xfc) {
+          size = end
+        }
+        const stop = at + size
+        if (stop > end) throw new Fault('protocol', 'read rows: a cell ends outside of its packet')
+        while (at < stop) {
+          const byte = source[at++]!
+          if (byte <= backslash && escapes[byte]! !== 0) {
+            out[used++] = backslash
+            out[used++] = escapes[byte]!
+          } else {
+            out[used++] = byte
+          }
+        }
+      }
+      out[used++] = tab
+    }
+    if (at !== end) throw new Fault('protocol', 'read rows: a packet is longer than its row')
+    out[used - 1] = newline
+    this.#used = used
+    this.rows += 1
+  }
+
+  #beginSlow(size: number): void {
+    this.#inPacket = true
+    this.#packetLeft = size
+    this.#packetGoesOn = size === 0xffffff
+    this.#column = 0
+    this.#cellLeft = 0
+    this.#lengthLeft = 0
+  }
+
+  /** Goes on in a row that spans chunks or packets, value by value, byte by byte; returns how far it came. */
+  #slow(source: Buffer, start: number): number {
+    let at = start
+    while (at < source.length) {
+      if (this.#packetLeft === 0) {
+        if (!this.#packetGoesOn) {
+          this.#endSlow()
+          return at
+        }
+        // The next packet of the same row: its header may itself be cut.
+        this.#header |= source[at++]! << (8 * this.#headerHave++)
+        if (this.#headerHave < 4) continue
+        this.#packetLeft = this.#header & 0xffffff
+        this.#packetGoesOn = this.#packetLeft === 0xffffff
+        this.#header = 0
+        this.#headerHave = 0
+        continue
+      }
+      const end = Math.min(source.length, at + this.#packetLeft)
+      const next =
+        this.#cellLeft > 0 ? this.#cell(source, at, end) : this.#lengthByte(source[at]!, at)
+      this.#packetLeft -= next - at
+      at = next
+    }
+    if (this.#packetLeft === 0 && !this.#packetGoesOn) this.#endSlow()
+    return at
+  }
+
+  #endSlow(): void {
+    this.#inPacket = false
+    if (this.#column !== this.#columns) {
+      throw new Fault('protocol', `read rows: ${this.#column} of ${this.#columns} cells came`)
+    }
+    this.rows += 1
+  }
+
+  /** One byte of a cell's length; the row's packet is too long to be an error or the end. */
+  #lengthByte(byte: number, at: number): number {
+    if (this.#lengthLeft === 0) {
+      this.#length = byte < 0xfb ? byte : 0
+      this.#lengthShift = 0
+      this.#lengthLeft = byte === 0xfc ? 2 : byte === 0xfd ? 3 : byte === 0xfe ? 8 : 0
+      if (byte === 0xfb) {
+        this.#emit(backslash)
+        this.#emit(0x4e)
+      }
+    } else {
+      this.#length += byte * 2 ** this.#lengthShift
+      this.#lengthShift += 8
+      this.#lengthLeft -= 1
+    }
+    if (this.#lengthLeft === 0) {
+      this.#cellLeft = this.#length
+      if (this.#cellLeft === 0) this.#endCell()
+    }
+    return at + 1
+  }
+
+  #cell(source: Buffer, start: number, limit: number): number {
+    const end = Math.min(limit, start + this.#cellLeft)
+    for (let at = start; at < end; at++) {
+      const byte = source[at]!
+      const escape = escapes[byte]!
+      if (escape !== 0) {
+        this.#emit(backslash)
+        this.#emit(escape)
+      } else {
+        this.#emit(byte)
+      }
+    }
+    this.#cellLeft -= end - start
+    if (this.#cellLeft === 0) this.#endCell()
+    return end
+  }
+
+  #endCell(): void {
+    this.#column += 1
+    if (this.#column > this.#columns) {
+      throw new Fault('protocol', 'read rows: a packet is longer than its row')
+    }
+    this.#emit(this.#column === this.#columns ? newline : tab)
+  }
+
+  #emit(byte: number): void {
+    if (this.#used === this.#out.length) this.#flush()
+    this.#out[this.#used++] = byte
+  }
+}

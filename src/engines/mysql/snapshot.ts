@@ -1,0 +1,278 @@
+import { Fault, isFault } from '#base/faults'
+import type { Log } from '#base/log'
+import { retry } from '#base/retry'
+import { systemTime } from '#base/time'
+import { isTransactional, hasRows, readCatalog, type Catalog } from './catalog.ts'
+import type { Flavor } from './flavor.ts'
+import type { Endpoint } from './protocol/endpoint.ts'
+import { Session } from './protocol/session.ts'
+import { readGtids, readLogEnd } from './server.ts'
+import { quoteNames } from './sql.ts'
+
+/** How long a lock may be waited for, during which commits pile up behind it. */
+const lockWaitSeconds = 2
+const locking = { triesMax: 10, firstDelayMs: 200, delayMaxMs: 5_000 }
+/** Attempts without any lock, before commits are blocked for the moment that it takes. */
+const lockFreeTries = 10
+
+/** Sessions that all see the data as of one place in the binary log. */
+export type Snapshot = AsyncDisposable & {
+  readonly catalog: Catalog
+  /** Where the binary log stood; undefined where there is none. */
+  readonly end: { readonly name: string; readonly offset: number } | undefined
+  readonly gtids: string
+  readonly timeUs: bigint
+  /** How long commits were held up. */
+  readonly blockedMs: number
+  readonly sessions: readonly Session[]
+  /** A session that keeps the tables without transactions from changing until it is released. */
+  readonly frozen: Session | undefined
+  /** Ends the freeze: those tables were copied. */
+  release(): Promise<void>
+}
+
+type Context = {
+  readonly endpoint: Endpoint
+  readonly flavor: Flavor
+  readonly signal: AbortSignal
+  readonly log: Log
+}
+
+type Moment = Pick<Snapshot, 'end' | 'gtids' | 'timeUs' | 'blockedMs'>
+
+/** Opens `parallel` sessions on one state of all data, by the gentlest way that the server has. */
+export async function openSnapshot(
+  endpoint: Endpoint,
+  flavor: Flavor,
+  options: { readonly parallel: number; readonly signal: AbortSignal; readonly log: Log },
+): Promise<Snapshot> {
+  const { signal, log } = options
+  await using stack = new AsyncDisposableStack()
+  const open = async () => stack.use(await Session.open(endpoint, { signal }))
+  const guard = await open()
+  const sessions: Session[] = []
+  for (let index = 0; index < options.parallel; index++) {
+    const session = await open()
+    await prepareReader(session, flavor, signal)
+    sessions.push(session)
+  }
+  const context = { endpoint, flavor, signal, log }
+  await guard.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`, { signal })
+  const freezer = await open()
+  const taken = await takeTogether(context, guard, freezer, sessions)
+  const kept = stack.move()
+  return {
+    ...taken,
+    sessions,
+    frozen: taken.frozen ? freezer : undefined,
+    release: async () => void (await freezer.query('UNLOCK TABLES', { signal })),
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  }
+}
+
+async function prepareReader(session: Session, flavor: Flavor, signal: AbortSignal): Promise<void> {
+  const long = 24 * 3600
+  await session.query(
+    `SET SESSION sql_mode = '', time_zone = '+00:00', character_set_results = NULL,
+     wait_timeout = ${long}, net_write_timeout = ${long}, net_read_timeout = ${long}`,
+    { signal },
+  )
+  const limit = flavor.family === 'mariadb' ? 'max_statement_time' : 'max_execution_time'
+  if (flavor.family === 'mariadb' || flavor.number >= 50_708) {
+    await session.query(`SET SESSION ${limit} = 0`, { signal })
+  }
+  await session.query('SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ', { signal })
+}
+
+async function begin(sessions: readonly Session[], signal: AbortSignal): Promise<void> {
+  await Promise.all(
+    sessions.map((session) =>
+      session.query('START TRANSACTION WITH CONSISTENT SNAPSHOT', { signal }),
+    ),
+  )
+}
+
+async function takeTogether(
+  context: Context,
+  guard: Session,
+  freezer: Session,
+  sessions: readonly Session[],
+): Promise<Moment & { catalog: Catalog; frozen: boolean }> {
+  const { flavor, signal, log } = context
+  const policy = {
+    ...locking,
+    onRetry: (error: Fault) =>
+      log.info('a lock for the consistent copy was not had in time', { said: error.message }),
+  }
+  return retry(policy, signal, async () => {
+    try {
+      if (flavor.backupStages) return await byStages(context, guard, freezer, sessions)
+      return await byInstanceLock(context, guard, freezer, sessions)
+    } catch (error) {
+      await letGo(context, guard, freezer, sessions)
+      throw error
+    }
+  })
+}
+
+/** After a failed attempt nothing is held any more. */
+async function letGo(
+  { flavor, signal }: Context,
+  guard: Session,
+  freezer: Session,
+  sessions: readonly Session[],
+): Promise<void> {
+  const free = [
+    ...(flavor.backupStages ? ['BACKUP STAGE END'] : []),
+    'UNLOCK TABLES',
+    ...(flavor.instanceLock ? ['UNLOCK INSTANCE'] : []),
+  ]
+  for (const session of [guard, freezer]) {
+    for (const statement of free) {
+      if (!session.alive || signal.aborted) return
+      await session.query(statement, { signal }).catch((error: unknown) => {
+        // Ending a stage that was never begun is refused: nothing is held then.
+        if (!isFault(error, 'engine', 'denied')) throw error
+      })
+    }
+  }
+  for (const session of sessions) if (session.alive) await session.query('ROLLBACK', { signal })
+}
+
+/**
+ * MariaDB: no statement that changes tables is under way from BLOCK_DDL on, while rows still change; only the last
+ * stage holds up commits. https://mariadb.com/kb/en/backup-stage/
+ */
+async function byStages(
+  context: Context,
+  guard: Session,
+  freezer: Session,
+  sessions: readonly Session[],
+): Promise<Moment & { catalog: Catalog; frozen: boolean }> {
+  const { flavor, signal, endpoint } = context
+  const stage = (name: string) => guard.query(`BACKUP STAGE ${name}`, { signal })
+  await stage('START')
+  await stage('FLUSH')
+  await stage('BLOCK_DDL')
+  await using reader = await Session.open(endpoint, { signal })
+  const catalog = await readCatalog(reader, flavor, signal)
+  const startMs = systemTime.monotonicMs()
+  await stage('BLOCK_COMMIT')
+  const frozen = await freeze(freezer, catalog, signal)
+  await begin(sessions, signal)
+  const moment = await readMoment(context, reader, startMs)
+  await stage('END')
+  const blockedMs = systemTime.monotonicMs() - startMs
+  for (const session of sessions) await checkAgreement(session, moment, signal)
+  return { ...moment, blockedMs, catalog, frozen }
+}
+
+/** Each session tells at which place of the binary log its own view was made. */
+async function checkAgreement(
+  session: Session,
+  moment: Moment,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!moment.end) return
+  const rows = await session.texts(`SHOW STATUS LIKE 'binlog_snapshot_%'`, { signal })
+  const status = new Map(rows.map(([name, value]) => [name?.toLowerCase(), value]))
+  const file = status.get('binlog_snapshot_file')
+  const offset = Number(status.get('binlog_snapshot_position'))
+  if (!file || (file === moment.end.name && offset === moment.end.offset)) return
+  throw new Fault(
+    'conflict',
+    `open consistent copy: a session stands at ${file}:${offset}, not ${moment.end.name}:${moment.end.offset}`,
+    { recovery: 'retry' },
+  )
+}
+
+/**
+ * MySQL: DDL is kept away for as long as the copy takes where the server can. Then the sessions are opened between two
+ * readings of the log's end, each made with no commit under way; if they never agree, under a short global read lock.
+ */
+async function byInstanceLock(
+  context: Context,
+  guard: Session,
+  freezer: Session,
+  sessions: readonly Session[],
+): Promise<Moment & { catalog: Catalog; frozen: boolean }> {
+  const { flavor, signal, endpoint } = context
+  const mayLock = flavor.instanceLock && (await lockInstance(guard, signal))
+  await using reader = await Session.open(endpoint, { signal })
+  const catalog = await readCatalog(reader, flavor, signal)
+  if (mayLock && flavor.performanceLogStatus && unsafe(catalog).length === 0) {
+    const moment = await byLogStatus(context, reader, sessions)
+    if (moment) return { ...moment, catalog, frozen: false }
+  }
+  const startMs = systemTime.monotonicMs()
+  await guard.query('FLUSH TABLES WITH READ LOCK', { signal })
+  const frozen = await freeze(freezer, catalog, signal)
+  await begin(sessions, signal)
+  const moment = await readMoment(context, reader, startMs)
+  await guard.query('UNLOCK TABLES', { signal })
+  return { ...moment, catalog, frozen }
+}
+
+async function lockInstance(guard: Session, signal: AbortSignal): Promise<boolean> {
+  try {
+    await guard.query('LOCK INSTANCE FOR BACKUP', { signal })
+    return true
+  } catch (error) {
+    if (!isFault(error, 'denied')) throw error
+    return false
+  }
+}
+
+async function byLogStatus(
+  context: Context,
+  reader: Session,
+  sessions: readonly Session[],
+): Promise<Moment | undefined> {
+  const { signal } = context
+  const sql = 'SELECT CAST(LOCAL AS CHAR) FROM performance_schema.log_status'
+  for (let tries = 0; tries < lockFreeTries; tries++) {
+    const before = await reader.one(sql, { signal })
+    await begin(sessions, signal)
+    const moment = await readMoment(context, reader, systemTime.monotonicMs())
+    const after = await reader.one(sql, { signal })
+    if (before?.[0] && before[0] === after?.[0]) return { ...moment, blockedMs: 0 }
+  }
+  return undefined
+}
+
+async function readMoment(context: Context, reader: Session, startMs: number): Promise<Moment> {
+  const { flavor, signal } = context
+  const end = await readLogEnd(reader, flavor, signal)
+  const gtids = flavor.family === 'mariadb' || flavor.number >= 50_605
+  const time = await reader.one('SELECT UNIX_TIMESTAMP(NOW(6))', { signal })
+  const [seconds = '0', fraction = ''] = (time?.[0] ?? '0').split('.')
+  return {
+    end,
+    gtids: gtids ? await readGtids(reader, flavor, signal) : '',
+    timeUs: BigInt(seconds) * 1_000_000n + BigInt(fraction.padEnd(6, '0').slice(0, 6)),
+    blockedMs: systemTime.monotonicMs() - startMs,
+  }
+}
+
+/** Tables that a snapshot does not cover. */
+function unsafe(catalog: Catalog): string[] {
+  return catalog.tables
+    .filter((table) => hasRows(table) && !isTransactional(table.engine))
+    .map((table) => `${quoteNames(table.database, table.name)} READ`)
+}
+
+async function freeze(freezer: Session, catalog: Catalog, signal: AbortSignal): Promise<boolean> {
+  const tables = unsafe(catalog)
+  if (tables.length === 0) return false
+  await freezer.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`, { signal })
+  await prepareFreezer(freezer, signal)
+  await freezer.query(`LOCK TABLES ${tables.join(', ')}`, { signal })
+  return true
+}
+
+async function prepareFreezer(freezer: Session, signal: AbortSignal): Promise<void> {
+  await freezer.query(
+    `SET SESSION sql_mode = '', time_zone = '+00:00', character_set_results = NULL`,
+    { signal },
+  )
+}
