@@ -1,16 +1,16 @@
 import { Fault } from '#base/faults'
 
 /**
- * A record of the WAL that marks a point in it: a commit, or a restore point that somebody named.
+ * A record of the WAL that marks a point in it: a commit, a restore point that somebody named, or a heartbeat of ours.
  * `start` is where its first byte lies, `end` where the next record begins.
  */
 export type WalMark = {
-  readonly kind: 'commit' | 'point'
+  readonly kind: 'commit' | 'point' | 'beat'
   readonly start: bigint
   readonly end: bigint
   /** By the source's clock, microseconds since 1970. */
   readonly timeUs: bigint
-  /** The xid of a commit, the name of a restore point. */
+  /** The xid of a commit, the name of a restore point; nothing for a heartbeat. */
   readonly id: string
 }
 
@@ -23,11 +23,15 @@ const continuedFlag = 0x0001
 const longHeaderFlag = 0x0002
 const rmgrXlog = 0
 const rmgrXact = 1
+const rmgrMessage = 21
 const restorePoint = 0x70
 const commitOp = 0x00
 const commitPreparedOp = 0x30
 /** Of a record that matters so much is kept at most: an xid behind longer lists is not looked for. */
 const keptBytesMax = 1 << 20
+/** A heartbeat is a small message; larger ones are not looked into. */
+const beatBytesMax = 200
+const beatPrefix = 'redoubt\0'
 const recordBytesMax = 0x3fffffff
 /** Microseconds between 1970 and 2000. */
 const epochUs = 946_684_800_000_000n
@@ -197,7 +201,7 @@ export class WalWalker {
 
   #pass(bytes: Buffer, from: number): boolean {
     const rmgr = bytes[from + 17]!
-    if (rmgr === rmgrXact || rmgr === rmgrXlog) return false
+    if (rmgr === rmgrXact || rmgr === rmgrXlog || rmgr === rmgrMessage) return false
     const size = bytes.readUInt32LE(from)
     if (!this.#checkSize(size)) return true
     this.#recordLeft = size
@@ -244,9 +248,9 @@ export class WalWalker {
     this.#padding = Number((8n - (end & 7n)) & 7n)
     if (this.#keptWanted > recordHeaderBytes) {
       const size = this.#keptFill
-      marks.push(
-        readMark(this.#kept.subarray(0, size), this.#recordStart, end + BigInt(this.#padding)),
-      )
+      const after = end + BigInt(this.#padding)
+      const mark = readMark(this.#kept.subarray(0, size), this.#recordStart, after)
+      if (mark) marks.push(mark)
     }
     this.#keptWanted = 0
     return at
@@ -267,11 +271,12 @@ function isMark(header: Buffer): boolean {
   const info = header[16]!
   const rmgr = header[17]!
   if (rmgr === rmgrXlog) return (info & 0xf0) === restorePoint
+  if (rmgr === rmgrMessage) return header.readUInt32LE(0) < beatBytesMax
   const op = info & 0x70
   return rmgr === rmgrXact && (op === commitOp || op === commitPreparedOp)
 }
 
-function readMark(record: Buffer, start: bigint, end: bigint): WalMark {
+function readMark(record: Buffer, start: bigint, end: bigint): WalMark | undefined {
   const info = record[16]!
   let at = recordHeaderBytes
   // xlogrecord.h: the origin and the top-level xid come before the main data, each behind an id byte.
@@ -289,6 +294,7 @@ function readMark(record: Buffer, start: bigint, end: bigint): WalMark {
     } else
       throw new Fault('corrupt', `walk the WAL: record at ${start.toString(16)}: block id ${id}`)
   }
+  if (record[17]! === rmgrMessage) return readBeat(record, at, start, end)
   const timeUs = record.readBigInt64LE(at) + epochUs
   if (record[17]! === rmgrXlog) {
     const nameEnd = record.indexOf(0, at + 8)
@@ -297,6 +303,16 @@ function readMark(record: Buffer, start: bigint, end: bigint): WalMark {
   const prepared = (info & 0x70) === commitPreparedOp
   const xid = prepared ? (preparedXid(record, at + 8, info) ?? 0) : record.readUInt32LE(4)
   return { kind: 'commit', start, end, timeUs, id: String(xid) }
+}
+
+// replication/message.h: the database, whether transactional, the sizes of prefix and content, then both.
+function readBeat(record: Buffer, at: number, start: bigint, end: bigint): WalMark | undefined {
+  const prefixSize = Number(record.readBigUInt64LE(at + 8))
+  const textAt = at + 24 + prefixSize
+  if (record.toString('latin1', at + 24, textAt) !== beatPrefix) return undefined
+  const text = record.toString('latin1', textAt)
+  if (!/^\d{1,18}$/.test(text)) return undefined
+  return { kind: 'beat', start, end, timeUs: BigInt(text), id: '' }
 }
 
 // xact.h, "xl_xact_commit": optional parts in this order, each there when its bit is set.

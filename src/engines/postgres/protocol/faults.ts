@@ -70,9 +70,16 @@ export function fromPostgres(error: unknown, doing: string): unknown {
       error,
     )
   }
+  // A socket file that is not there is a server that is not there.
+  if (foreign?.code === 'ENOENT') {
+    return new Fault('unreachable', `${doing}: no such socket`, { cause: error })
+  }
   const system = fromSystem(error, doing)
   if (system !== error) return system
-  // What is left of `pg` has no code: a connection that ended or a handshake that failed.
+  // What is left of `pg` has no code: a password that is missing or of no use, or a connection that ended.
+  if (String(foreign?.message).startsWith('SASL')) {
+    return new Fault('denied', `${doing}: the server wants a password`, { cause: error })
+  }
   return new Fault('unreachable', `${doing}: ${String(foreign?.message ?? error)}`, {
     cause: error,
   })

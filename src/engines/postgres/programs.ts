@@ -1,0 +1,91 @@
+import { execFile } from 'node:child_process'
+import { access, constants, readdir, readFile, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { promisify } from 'node:util'
+import { Fault } from '#base/faults'
+import type { Owner } from './wal-supply.ts'
+
+const run = promisify(execFile)
+const versionTimeoutMs = 10_000
+
+/** The server programs of one major version. */
+export type Programs = { readonly folder: string; readonly version: string }
+
+/** Where packages put the server programs, beside PATH. */
+function usualFolders(major: string): string[] {
+  return [
+    `/usr/lib/postgresql/${major}/bin`,
+    `/usr/pgsql-${major}/bin`,
+    `/usr/local/pgsql/bin`,
+    `/opt/postgresql/${major}/bin`,
+    `/opt/homebrew/opt/postgresql@${major}/bin`,
+    `/usr/local/opt/postgresql@${major}/bin`,
+  ]
+}
+
+/** The programs that come with the package of this platform in node_modules, where one is installed. */
+function packagedFolder(major: string): string {
+  const modules = path.resolve(import.meta.dirname, '../../../node_modules')
+  return path.join(modules, `pg${major}-${process.platform}-${process.arch}`, 'native/bin')
+}
+
+/**
+ * Finds programs of the given major version: in `serverBin` and nowhere else when it is given, else on PATH, in the usual
+ * places, in node_modules. None: `refused`, with the way out.
+ */
+export async function findPrograms(major: string, serverBin?: string): Promise<Programs> {
+  const onPath = (process.env['PATH'] ?? '').split(':').filter((folder) => folder !== '')
+  const folders = serverBin
+    ? [path.resolve(serverBin)]
+    : [...onPath, ...usualFolders(major), packagedFolder(major)]
+  const found: string[] = []
+  for (const folder of folders) {
+    const version = await versionOf(folder)
+    if (version === undefined) continue
+    if (version.split('.')[0] === major) return { folder, version }
+    found.push(`${version} in ${folder}`)
+  }
+  const seen = found.length === 0 ? 'none were found' : `found ${found.join(', ')}`
+  throw new Fault('refused', `start PostgreSQL ${major}: its server programs are needed, ${seen}`, {
+    hint: `Install PostgreSQL ${major} (Debian: postgresql-${major}) or name its folder with --server-bin.`,
+  })
+}
+
+async function versionOf(folder: string): Promise<string | undefined> {
+  const program = path.join(folder, 'postgres')
+  try {
+    await access(program, constants.X_OK)
+  } catch {
+    // Not there, or not ours to run: the next folder may do.
+    return undefined
+  }
+  const { stdout } = await run(program, ['--version'], { timeout: versionTimeoutMs })
+  return /\(PostgreSQL\) (\d+(?:\.\d+)*)/.exec(stdout)?.[1]
+}
+
+/** The server refuses to run as root: the owner of a folder that is there, else `postgres`, else `nobody`. */
+export async function serverOwner(folder: string): Promise<Owner | undefined> {
+  if (process.getuid?.() !== 0) return undefined
+  const there = await stat(folder).catch(() => undefined)
+  if (there && there.uid !== 0) return { uid: there.uid, gid: there.gid }
+  const users = await readFile('/etc/passwd', 'utf8')
+  for (const name of ['postgres', 'nobody']) {
+    const fields = users
+      .split('\n')
+      .find((line) => line.startsWith(`${name}:`))
+      ?.split(':')
+    if (fields) return { uid: Number(fields[2]), gid: Number(fields[3]) }
+  }
+  throw new Fault('refused', 'start PostgreSQL as root: there is no user postgres or nobody')
+}
+
+/** Gives a folder and all in it to the server's user; links themselves, not what they point to. */
+export async function giveTo(owner: Owner, folder: string): Promise<void> {
+  const { lchown } = await import('node:fs/promises')
+  await lchown(folder, owner.uid, owner.gid)
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const full = path.join(folder, entry.name)
+    if (entry.isDirectory()) await giveTo(owner, full)
+    else await lchown(full, owner.uid, owner.gid)
+  }
+}

@@ -1,0 +1,323 @@
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import pg from 'pg'
+import { isFault } from '#base/faults'
+import { silentLog } from '#base/log'
+import { createProgress } from '#base/progress'
+import type { Commit, LogReader, Target } from '#change'
+import type { BaseFacts, RestoreRequest, RestoreResult } from '#engines'
+import { DirectoryBase } from '../../../test/support/directory-base.ts'
+import { MemoryLog } from '../../../test/support/memory-log.ts'
+import { Scratch } from '../../../test/support/scratch.ts'
+import { giveToServerUser } from '../../../test/support/servers/process.ts'
+import { type PostgresServer, startPostgres } from '../../../test/support/servers/postgres.ts'
+import { toAt, parseLsn } from './lsn.ts'
+import { postgres } from './postgres.ts'
+
+/** A server whose log is archived in memory while it works, and a base of it. */
+class World implements AsyncDisposable {
+  readonly scratch = new Scratch('pg-restore')
+  readonly log = new MemoryLog()
+  readonly server: PostgresServer
+  base!: DirectoryBase
+  facts!: BaseFacts
+  readonly #stop = new AbortController()
+  #pump: Promise<void> | undefined
+  #folders = 0
+
+  constructor(server: PostgresServer) {
+    this.server = server
+  }
+
+  static async begin(options: Parameters<typeof startPostgres>[0] = {}): Promise<World> {
+    const server = await startPostgres({ initdb: ['--wal-segsize=1'], ...options })
+    const world = new World(server)
+    await world.archive()
+    await world.takeBase()
+    return world
+  }
+
+  async archive(url = this.server.url): Promise<void> {
+    const { signal } = this.#stop
+    const engine = await postgres.open(url, { signal, log: silentLog })
+    const source = await engine.openLog({ log: silentLog, name: 'shop', durability: 'async' })
+    const run = async () => {
+      for await (const item of source.read(this.log.durable(), { signal })) {
+        if (item.kind !== 'block') continue
+        await this.log.append(item)
+        await source.ack({ history: item.history, at: item.next })
+      }
+    }
+    this.#pump = run().catch((error: unknown) => {
+      if (!signal.aborted) throw error
+    })
+    this.#pump.catch(() => undefined)
+  }
+
+  async takeBase(): Promise<void> {
+    this.base = new DirectoryBase(this.folder())
+    await using engine = await postgres.open(this.server.url, {
+      signal: AbortSignal.timeout(60_000),
+      log: silentLog,
+    })
+    this.facts = await engine.takeBase(this.base, {
+      signal: AbortSignal.timeout(60_000),
+      progress: createProgress('base'),
+      log: silentLog,
+      parallel: 2,
+    })
+  }
+
+  /** Waits until all that the server has flushed is archived. */
+  async caughtUp(server = this.server): Promise<void> {
+    const [row] = await server.query<{ lsn: string }>('select pg_current_wal_flush_lsn() as lsn')
+    const wanted = toAt(parseLsn(row?.lsn ?? ''))
+    while ((this.log.durable()?.at ?? '') < wanted) await delay(5)
+  }
+
+  folder(): string {
+    this.#folders += 1
+    return this.server.makeFolder(`folder-${this.#folders}`)
+  }
+
+  async stopArchiving(): Promise<void> {
+    this.#stop.abort()
+    await this.#pump
+  }
+
+  request(target: Target, more: Partial<RestoreRequest> = {}): RestoreRequest {
+    return {
+      base: this.facts,
+      files: this.base,
+      archive: this.log,
+      target,
+      to: this.folder(),
+      only: [],
+      start: true,
+      force: false,
+      remap: {},
+      serverBin: this.server.bin,
+      parallel: 2,
+      signal: AbortSignal.timeout(60_000),
+      progress: createProgress('restore'),
+      log: silentLog,
+      ...more,
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stopArchiving()
+    await this.server[Symbol.asyncDispose]()
+    this.scratch[Symbol.dispose]()
+  }
+}
+
+/** Restores, lets `look` see the server, and ends it. */
+async function restored<T>(
+  request: RestoreRequest,
+  look: (client: pg.Client, result: RestoreResult) => Promise<T>,
+): Promise<T> {
+  const result = await postgres.restore(request)
+  const pid = Number(readFileSync(path.join(request.to, 'postmaster.pid'), 'utf8').split('\n')[0])
+  const port = Number(new URL(result.url ?? '').port)
+  const client = new pg.Client({ host: request.to, port, user: 'postgres', database: 'postgres' })
+  try {
+    await client.connect()
+    return await look(client, result)
+  } finally {
+    await client.end()
+    process.kill(pid, 'SIGQUIT')
+    while (existsSync(path.join(request.to, 'postmaster.pid'))) await delay(10)
+  }
+}
+
+const rows = async (client: pg.Client, table = 't'): Promise<number[]> => {
+  const { rows: found } = await client.query(`select a from ${table} order by a`)
+  return found.map((row: { a: number }) => row.a)
+}
+
+describe('restore', { concurrency: false }, () => {
+  let world: World
+  /** What the writer saw commit: the value, its xid, and where the log ended right after. */
+  const seen: { value: number; xid: string; at: string }[] = []
+  let archived: readonly Commit[] = []
+
+  before(async () => {
+    world = await World.begin({ settings: { max_prepared_transactions: '5' } })
+    const { server } = world
+    await server.query('create table t (a int primary key)')
+    await using client = await server.connect()
+    for (let value = 1; value <= 300; value += 1) {
+      await client.query(`insert into t values (${value})`)
+      const { rows: found } = await client.query(
+        `select xmin::text as xid, pg_current_wal_insert_lsn()::text as lsn from t where a = ${value}`,
+      )
+      seen.push({ value, xid: found[0].xid, at: toAt(parseLsn(found[0].lsn)) })
+      if (value === 100) await client.query("select pg_create_restore_point('hundred')")
+      if (value % 50 === 0)
+        await client.query(
+          'create table if not exists big as select repeat(md5(g::text), 20) from generate_series(1, 3000) g',
+        )
+      if (value % 70 === 0) await client.query('begin; insert into t values (-1); rollback')
+      if (value === 150) await client.query('checkpoint')
+    }
+    await world.caughtUp()
+    archived = world.log.commits
+    await world.stopArchiving()
+    await server.kill9()
+  })
+  after(async () => world[Symbol.asyncDispose]())
+
+  const upTo = (count: number) => Array.from({ length: count }, (_, index) => index + 1)
+
+  test('latest brings every commit back, and tells the last one', async () => {
+    await restored(world.request({ kind: 'latest' }), async (client, result) => {
+      assert.deepEqual(await rows(client), upTo(300))
+      assert.equal(result.last?.id, archived.at(-1)?.id)
+      const { rows: made } = await client.query('insert into t values (1000) returning a')
+      assert.equal(made.length, 1)
+      const { rows: settings } = await client.query('show restore_command')
+      assert.equal(settings[0].restore_command.includes('wal-fetch'), true)
+    })
+  })
+
+  test('a time gives exactly the commits before the first one stamped later', async () => {
+    for (const count of [37, 123, 211]) {
+      const xid = seen[count - 1]?.xid
+      const commit = archived.find((one) => one.id === xid)
+      assert.ok(commit)
+      const target: Target = { kind: 'time', timeUs: commit.timeUs }
+      await restored(world.request(target), async (client, result) => {
+        assert.deepEqual(await rows(client), upTo(count))
+        assert.equal(result.last?.id, xid)
+      })
+      const before: Target = { kind: 'time', timeUs: commit.timeUs - 1n }
+      await restored(world.request(before), async (client) => {
+        assert.deepEqual(await rows(client), upTo(count - 1))
+      })
+    }
+  })
+
+  test('a position, a transaction and a named point are exact', async () => {
+    const at = seen[59]
+    await restored(world.request({ kind: 'position', at: at?.at ?? '' }), async (client) => {
+      assert.deepEqual(await rows(client), upTo(60))
+    })
+    await restored(world.request({ kind: 'commit', id: at?.xid ?? '' }), async (client, result) => {
+      assert.deepEqual(await rows(client), upTo(60))
+      assert.equal(result.last?.id, at?.xid)
+    })
+    await restored(world.request({ kind: 'name', name: 'hundred' }), async (client) => {
+      assert.deepEqual(await rows(client), upTo(100))
+    })
+  })
+
+  test('a time behind the last commit gives all', async () => {
+    const timeUs = (archived.at(-1)?.timeUs ?? 0n) + 3_600_000_000n
+    await restored(world.request({ kind: 'time', timeUs }), async (client) => {
+      assert.deepEqual(await rows(client), upTo(300))
+    })
+  })
+
+  test('targets that cannot be reached are refused', async () => {
+    const end = world.log.durable()?.at ?? ''
+    const wrong: readonly [Target, RegExp][] = [
+      [{ kind: 'position', at: toAt(BigInt(`0x${end}`) + 4096n) }, /the log ends at/],
+      [{ kind: 'commit', id: '4000000' }, /not in the log/],
+      [{ kind: 'name', name: 'nowhere' }, /not in the log/],
+      [{ kind: 'time', timeUs: 1n }, /consistent from/],
+    ]
+    for (const [target, words] of wrong) {
+      await assert.rejects(
+        postgres.restore(world.request(target)),
+        (error) => isFault(error, 'refused') && words.test(error.message),
+      )
+    }
+  })
+
+  test('a damaged segment in the middle is told, not taken for the end', async () => {
+    const name = world.log.names.filter((one) => !one.endsWith('.history'))[3] ?? ''
+    const damaged: LogReader = {
+      segments: (first) => world.log.segments(first),
+      async read(segment, options) {
+        const content = await world.log.read(segment, options)
+        if (segment !== name || !content) return content
+        const bytes = Buffer.concat(await Array.fromAsync(content))
+        bytes.fill(0xff, 300_000, 300_500)
+        return (async function* () {
+          yield bytes
+        })()
+      },
+    }
+    await assert.rejects(
+      postgres.restore(world.request({ kind: 'latest' }, { archive: damaged })),
+      (error) => isFault(error, 'corrupt'),
+    )
+  })
+
+  test('without a start, the folder holds all that a recovery needs', async () => {
+    const to = world.folder()
+    const timeUs = archived.find((one) => one.id === seen[199]?.xid)?.timeUs ?? 0n
+    const result = await postgres.restore(
+      world.request({ kind: 'time', timeUs }, { to, start: false }),
+    )
+    assert.match(result.next.join('\n'), /pg_ctl/)
+    giveToServerUser(to)
+    await using server = await startPostgres({ version: world.server.version, dataDir: to })
+    while ((await server.query('select pg_is_in_recovery() as r'))[0]?.['r']) await delay(20)
+    const found = await server.query<{ count: string }>('select count(*) from t')
+    assert.equal(Number(found[0]?.count), 200)
+  })
+
+  test('a base alone comes back as it was', async () => {
+    await restored(world.request({ kind: 'latest' }, { archive: undefined }), async (client) => {
+      const { rows: found } = await client.query("select to_regclass('t') as t")
+      assert.equal(found[0].t, null)
+    })
+  })
+
+  test('a folder that is not empty is refused, and taken with force', async () => {
+    const to = world.folder()
+    await postgres.restore(world.request({ kind: 'latest' }, { to, start: false }))
+    await assert.rejects(
+      postgres.restore(world.request({ kind: 'latest' }, { to })),
+      (error) => isFault(error, 'refused') && /not empty/.test(error.message),
+    )
+    await restored(world.request({ kind: 'latest' }, { to, force: true }), async (client) => {
+      assert.deepEqual(await rows(client), upTo(300))
+    })
+  })
+
+  test('programs of another major version are refused with the way out', async () => {
+    await assert.rejects(
+      postgres.restore(world.request({ kind: 'latest' }, { serverBin: '/usr/bin' })),
+      (error) => isFault(error, 'refused') && /--server-bin/.test(error.hint ?? ''),
+    )
+  })
+})
+
+test('tablespaces go where they are mapped to', async () => {
+  await using world = await World.begin()
+  const space = world.server.makeFolder('space')
+  await world.server.query(`create tablespace s location '${space}'`)
+  await world.server.query('create table t (a int) tablespace s; insert into t values (1)')
+  await world.takeBase()
+  await world.server.query('insert into t values (2)')
+  await world.caughtUp()
+  await assert.rejects(
+    postgres.restore(world.request({ kind: 'latest' })),
+    (error) => isFault(error, 'refused') && error.message.includes(space),
+  )
+  const elsewhere = world.server.makeFolder('elsewhere')
+  const request = world.request({ kind: 'latest' }, { remap: { [space]: elsewhere } })
+  await restored(request, async (client) => {
+    assert.deepEqual(await rows(client), [1, 2])
+    const { rows: found } = await client.query(
+      "select pg_tablespace_location(oid) as at from pg_tablespace where spcname = 's'",
+    )
+    assert.equal(found[0].at, elsewhere)
+  })
+})

@@ -1,0 +1,195 @@
+import { Fault, isFault } from '#base/faults'
+import { formatTimeUs } from '#base/time'
+import type { Commit, LogReader, LogSegment, Position, Target } from '#change'
+import {
+  fromAt,
+  historyFileName,
+  parseHistory,
+  parseSegmentName,
+  parseTimelineHistory,
+  toAt,
+} from './lsn.ts'
+import { type WalMark, WalWalker } from './wal-records.kernel.ts'
+
+const historyBytesMax = 1 << 20
+
+/** The timelines from the base to the newest one that is archived, and where each was left. */
+export type TimelinePath = {
+  readonly first: number
+  readonly last: number
+  readonly leftAt: ReadonlyMap<number, bigint>
+}
+
+/** Reads which timelines the archived log runs through. A hole behind the target is met later, or never. */
+export async function readTimelinePath(
+  archive: LogReader,
+  first: Position,
+  signal: AbortSignal,
+): Promise<TimelinePath> {
+  const begin = parseHistory(first.history).timeline
+  let last = begin
+  try {
+    for await (const segment of archive.segments(first, { signal })) {
+      last = Math.max(last, parseHistory(segment.history).timeline)
+    }
+  } catch (error) {
+    if (!isFault(error, 'gap')) throw error
+  }
+  const leftAt = new Map<number, bigint>()
+  if (last > begin) {
+    const text = await readSmall(archive, historyFileName(last), signal)
+    for (const { timeline, switchedAt } of parseTimelineHistory(text))
+      leftAt.set(timeline, switchedAt)
+  }
+  return { first: begin, last, leftAt }
+}
+
+export async function readSmall(
+  archive: LogReader,
+  name: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const content = await archive.read(name, { signal })
+  if (!content) throw new Fault('gap', `read the archived log: ${name} is missing`)
+  const parts: Buffer[] = []
+  let size = 0
+  for await (const bytes of content) {
+    size += bytes.length
+    if (size > historyBytesMax) throw new Fault('corrupt', `read ${name}: ${size} bytes`)
+    parts.push(bytes)
+  }
+  return Buffer.concat(parts).toString('utf8')
+}
+
+/** Where replay is to end. */
+export type Cut = {
+  readonly timeline: number
+  /** Everything before belongs to what is restored, nothing from here on. */
+  readonly lsn: bigint
+}
+
+/**
+ * Follows the log in order and says where the target lies: at the start of the first commit stamped later, behind the
+ * transaction or the named point, or at the position itself. Fed segment by segment, timeline by timeline.
+ */
+export class CutFinder {
+  readonly #target: Target
+  readonly #path: TimelinePath
+  readonly #segmentBytes: number
+  #walker: WalWalker | undefined
+  #timeline: number
+  /** The last transaction before the cut. */
+  lastCommit: Commit | undefined
+  /** When the last of our heartbeats before the cut was written. */
+  lastBeatUs: bigint | undefined
+  cut: Cut | undefined
+
+  constructor(target: Target, path: TimelinePath, segmentBytes: number) {
+    this.#target = target
+    this.#path = path
+    this.#segmentBytes = segmentBytes
+    this.#timeline = path.first
+  }
+
+  /** How far the log is whole. */
+  get end(): Cut | undefined {
+    return this.#walker && { timeline: this.#timeline, lsn: this.#walker.whole }
+  }
+
+  begin(timeline: number, first: bigint): void {
+    if (this.#walker && timeline === this.#timeline && this.#walker.lsn === first) return
+    if (timeline > this.#timeline) this.#endTimeline(this.#timeline)
+    this.#timeline = timeline
+    this.#walker = new WalWalker(first, this.#segmentBytes)
+  }
+
+  /** Takes the next bytes of the segment; true once the cut is known. */
+  feed(bytes: Buffer): boolean {
+    const walker = this.#walker
+    if (!walker || this.cut) return this.cut !== undefined
+    const before = walker.lsn
+    const position = this.#target.kind === 'position' ? fromAt(this.#target.at) : undefined
+    const after = before + BigInt(bytes.length)
+    const leftAt = this.#path.leftAt.get(this.#timeline)
+    const cutHere = position !== undefined && position < after && position <= (leftAt ?? position)
+    const marks = walker.feed(
+      cutHere && position >= before ? bytes.subarray(0, Number(position - before)) : bytes,
+    )
+    for (const mark of marks) if (this.#take(mark)) return true
+    if (cutHere) this.cut = { timeline: this.#timeline, lsn: position }
+    return this.cut !== undefined
+  }
+
+  // A position at the very end of a timeline, or at the end of the log, lies behind its last byte.
+  #endTimeline(timeline: number): void {
+    if (this.#target.kind !== 'position' || this.cut) return
+    const leftAt = this.#path.leftAt.get(timeline)
+    const position = fromAt(this.#target.at)
+    if (leftAt !== undefined && position <= leftAt) this.cut = { timeline, lsn: position }
+  }
+
+  #take(mark: WalMark): boolean {
+    const timeline = this.#timeline
+    const leftAt = this.#path.leftAt.get(timeline)
+    // What was written behind the fork of the next timeline is no part of the path.
+    if (leftAt !== undefined && timeline !== this.#path.last && mark.start >= leftAt) return false
+    if (mark.kind === 'beat') {
+      this.lastBeatUs = mark.timeUs
+      return false
+    }
+    const target = this.#target
+    if (mark.kind === 'commit' && target.kind === 'time' && mark.timeUs > target.timeUs) {
+      this.cut = { timeline, lsn: mark.start }
+      return true
+    }
+    if (mark.kind === 'commit') {
+      this.lastCommit = { at: toAt(mark.end), timeUs: mark.timeUs, id: mark.id }
+    }
+    const found =
+      (mark.kind === 'commit' && target.kind === 'commit' && mark.id === target.id) ||
+      (mark.kind === 'point' && target.kind === 'name' && mark.id === target.name)
+    if (found) this.cut = { timeline, lsn: mark.end }
+    return found
+  }
+
+  /** Called at the end of the log: refuses a target that it does not reach. */
+  finish(): void {
+    if (this.cut) return
+    const end = this.#walker?.lsn ?? 0n
+    const target = this.#target
+    if (target.kind === 'position') {
+      const position = fromAt(target.at)
+      if (position > end) throw unreached(`position ${target.at}`, `the log ends at ${toAt(end)}`)
+      this.cut = { timeline: this.#timeline, lsn: position }
+    }
+    if (target.kind === 'commit')
+      throw unreached(`transaction ${target.id}`, 'it is not in the log')
+    if (target.kind === 'name') throw unreached(`point '${target.name}'`, 'it is not in the log')
+  }
+}
+
+function unreached(what: string, why: string): Fault {
+  return new Fault('refused', `restore to ${what}: ${why}`, {
+    hint: 'redoubt window shows what can be restored.',
+  })
+}
+
+/** Refuses a target before the moment from which the base is consistent. */
+export function checkReachable(cut: Cut | undefined, consistent: Position, target: Target): void {
+  if (!cut) return
+  const { timeline } = parseHistory(consistent.history)
+  if (cut.timeline > timeline || cut.lsn >= fromAt(consistent.at)) return
+  const asked = target.kind === 'time' ? formatTimeUs(target.timeUs) : toAt(cut.lsn)
+  throw new Fault(
+    'refused',
+    `restore to ${asked}: the base is consistent from ${consistent.at} on`,
+    {
+      hint: 'Choose a later moment, or an earlier base.',
+    },
+  )
+}
+
+/** The timeline and start of a WAL segment in the archive; undefined for history files. */
+export function segmentPlace(segment: LogSegment, segmentBytes: number) {
+  return parseSegmentName(segment.segment, segmentBytes)
+}
