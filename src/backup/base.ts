@@ -5,6 +5,7 @@ import type { Progress } from '#base/progress'
 import { formatTimeUs, systemTime } from '#base/time'
 import type { BaseFacts, Engine } from '#engines'
 import { type BaseRecord, readNodes, type Repository, type TreeNode, type Vault } from '#vault'
+import { baseTag } from './files.ts'
 import { openBaseReader } from './base-reader.ts'
 import { VaultSink } from './base-sink.ts'
 
@@ -97,7 +98,7 @@ async function recordBase(
       paths: [`/redoubt/${source}`],
       hostname: hostname(),
       username: userInfo().username,
-      tags: ['redoubt-base', `source=${source}`, `engine=${facts.engine}`, ...(request.tags ?? [])],
+      tags: [baseTag, `source=${source}`, `engine=${facts.engine}`, ...(request.tags ?? [])],
       program_version: 'redoubt',
     },
     { signal },

@@ -32,7 +32,7 @@ import {
 } from '#vault'
 
 /** The tag of snapshots that hold bases of databases; those are restored by their engines. */
-const baseTag = 'redoubt-base'
+export const baseTag = 'redoubt-base'
 
 export type BackupFilesRequest = Omit<WalkRules, 'paths' | 'root'> &
   Pick<

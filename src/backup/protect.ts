@@ -117,10 +117,16 @@ class Protection {
   }
 
   async start(t: Tasks): Promise<void> {
-    const { source, vaults } = this.#request
+    const { source, vaults, stateDirectory } = this.#request
     for (const vault of vaults) {
       const onDurable = () => this.#settle()
-      const shipper = new Shipper({ vault, source, journal: this.#journal, onDurable })
+      const shipper = new Shipper({
+        vault,
+        source,
+        journal: this.#journal,
+        stateDirectory,
+        onDurable,
+      })
       await shipper.connect(t.signal)
       this.#shippers.push(shipper)
       const name = `ship to ${vault.url}`

@@ -8,6 +8,7 @@ export type ShipperOptions = {
   readonly vault: Vault
   readonly source: string
   readonly journal: Journal
+  readonly stateDirectory: string
   /** Called when more became durable in this vault. */
   readonly onDurable: () => void
 }
@@ -32,15 +33,15 @@ export class Shipper {
 
   /** Takes the archive's word of where it ends; before anything is captured. */
   async connect(signal: AbortSignal): Promise<void> {
-    const { vault, source } = this.#options
-    await using writer = await vault.archive.openWriter(source, { signal })
+    const { vault, source, stateDirectory } = this.#options
+    await using writer = await vault.archive.openWriter(source, { signal, stateDirectory })
     this.#durable = writer.end
   }
 
   /** Ships until the signal aborts or the vault fails; run again, it goes on where the vault's archive ends. */
   async run(signal: AbortSignal): Promise<void> {
-    const { vault, source, journal } = this.#options
-    await using writer = await vault.archive.openWriter(source, { signal })
+    const { vault, source, journal, stateDirectory } = this.#options
+    await using writer = await vault.archive.openWriter(source, { signal, stateDirectory })
     this.#writer = writer
     this.#advance(writer.end)
     writer.onDurable((position) => this.#advance(position))

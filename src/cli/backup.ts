@@ -12,16 +12,32 @@ export const backupVerb: Verb = {
   name: 'backup',
   summary: 'one backup now: a base of a database, or a snapshot of files',
   options: [
-    { flags: '--source <url-or-dir>', help: 'a database URL, or files and directories', many: true, required: true },
+    {
+      flags: '--source <url-or-dir>',
+      help: 'a database URL, or files and directories',
+      many: true,
+      required: true,
+    },
     vaultOption,
     { flags: '--base <form>', help: 'databases: physical or logical' },
     { flags: '--name <name>', help: 'databases: what the vault calls the source' },
     { flags: '--tag <tag>', help: 'a tag of the snapshot', many: true },
     { flags: '--exclude <pattern>', help: 'files: leave out what matches', many: true },
-    { flags: '--iexclude <pattern>', help: 'files: the same, upper and lower case alike', many: true },
+    {
+      flags: '--iexclude <pattern>',
+      help: 'files: the same, upper and lower case alike',
+      many: true,
+    },
     { flags: '--exclude-file <file>', help: 'files: patterns from a file, one a line', many: true },
-    { flags: '--exclude-caches', help: 'files: leave out directories marked as caches (CACHEDIR.TAG)' },
-    { flags: '--exclude-if-present <name>', help: 'files: leave out directories that hold this file', many: true },
+    {
+      flags: '--exclude-caches',
+      help: 'files: leave out directories marked as caches (CACHEDIR.TAG)',
+    },
+    {
+      flags: '--exclude-if-present <name>',
+      help: 'files: leave out directories that hold this file',
+      many: true,
+    },
     { flags: '--exclude-larger-than <size>', help: 'files: leave out larger files' },
     { flags: '--one-file-system', help: 'files: do not cross into other file systems' },
     { flags: '--host <name>', help: "files: the snapshot's host name (default: this machine's)" },
@@ -32,8 +48,14 @@ export const backupVerb: Verb = {
     passwordFileOption,
   ],
   examples: [
-    ['redoubt backup --source /home --source /etc --vault /backup/vault --exclude "*.tmp"', 'files'],
-    ['redoubt backup --source postgres://backup@db/shop --vault s3://backup/prod', 'one base of a database'],
+    [
+      'redoubt backup --source /home --source /etc --vault /backup/vault --exclude "*.tmp"',
+      'files',
+    ],
+    [
+      'redoubt backup --source postgres://backup@db/shop --vault s3://backup/prod',
+      'one base of a database',
+    ],
   ],
   async run(input, context) {
     const progress = createProgress('backup')
@@ -41,7 +63,7 @@ export const backupVerb: Verb = {
     const { backup } = await import('#service/backup')
     const outcome = await backup({ ...readSettings(input), progress }, surroundings(context))
     context.display.result(outcome, render)
-    return outcome.kind === 'files' && outcome.troubles.length > 0 ? exitFindings : 0
+    return outcome.kind === 'files' && outcome.unreadCount > 0 ? exitFindings : 0
   },
 }
 
@@ -59,7 +81,7 @@ function readSettings(input: Input) {
     excludeIfPresent: input.list('exclude-if-present'),
     excludeLargerThanBytes: input.sizeBytes('exclude-larger-than'),
     oneFileSystem: input.flag('one-file-system'),
-    host: input.text('host'),
+    hostname: input.text('host'),
     compression: input.choice('compression', ['off', 'fastest', 'auto', 'better', 'max'] as const),
     dryRun: input.flag('dry-run'),
     parallel: input.count('parallel') ?? 2,
@@ -73,10 +95,11 @@ function render(outcome: BackupOutcome): string {
     return `base ${outcome.name} of ${outcome.source}: ${size}, in ${formatSpan(outcome.tookMs)}`
   }
   const { summary, snapshot, troubles } = outcome
-  const what = snapshot === undefined ? 'would be stored' : `snapshot ${snapshot.slice(0, 8)}`
+  const what = snapshot === undefined ? 'no snapshot' : `snapshot ${snapshot.slice(0, 8)}`
+  const files = `${summary.files_new} new, ${summary.files_changed} changed, ${summary.files_unmodified} unmodified files`
   return [
-    `${what}: ${summary}`,
+    `${what}: ${files}, ${formatSizeBytes(summary.total_bytes_processed)}`,
     `${size}, in ${formatSpan(outcome.tookMs)}`,
-    ...troubles.map((trouble) => `could not read ${trouble}`),
+    ...troubles.map(({ path, said }) => `${path}: ${said}`),
   ].join('\n')
 }

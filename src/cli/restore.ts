@@ -1,18 +1,24 @@
-import { createProgress } from '#base/progress'
+import { formatSizeBytes } from '#base/bytes'
+import { createProgress, type Progress } from '#base/progress'
 import { Fault } from '#base/faults'
 import { formatTimeUs } from '#base/time'
 import type { Proved, Restored } from '#service/restore'
 import { formatSpan } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
-import type { Input, Verb } from './verb.ts'
+import type { Context, Input, Verb } from './verb.ts'
+
+const exitFindings = 3
 
 export const restoreVerb: Verb = {
   name: 'restore',
   summary: 'bring a source, or files, back to a moment',
   options: [
     vaultOption,
-    { flags: '--source <name>', help: 'the source; may be left out where the vault holds one' },
+    {
+      flags: '--source <name>',
+      help: 'the database, or a path of files; may be left out where the vault holds one',
+    },
     {
       flags: '--at <moment>',
       help: 'a time (UTC unless it says otherwise), a position, a transaction, a name, a snapshot, or latest',
@@ -35,7 +41,19 @@ export const restoreVerb: Verb = {
       flags: '--prove',
       help: 'restore into a scratch server, check it, record the proof, leave nothing',
     },
-    { flags: '--dry-run', help: 'files: tell what would be written' },
+    { flags: '--exclude <pattern>', help: 'files: leave out what matches', many: true },
+    { flags: '--host <name>', help: 'files: snapshots of this host only' },
+    { flags: '--tag <tag>', help: 'files: snapshots with this tag only', many: true },
+    { flags: '--subpath <dir>', help: "files: this directory's contents instead of the whole" },
+    {
+      flags: '--overwrite <policy>',
+      help: 'files: always, if-changed, if-newer or never, for what is there already',
+    },
+    { flags: '--delete', help: 'files: remove what is in the target and not in the snapshot' },
+    { flags: '--sparse', help: 'files: leave runs of zeroes as holes' },
+    { flags: '--verify', help: 'files: read everything again and compare' },
+    { flags: '--compare', help: 'files: write nothing, tell what differs (exit 3)' },
+    { flags: '-n, --dry-run', help: 'files: tell what would be written' },
     { flags: '--parallel <n>', help: 'sessions', default: '2' },
     passwordFileOption,
   ],
@@ -63,26 +81,84 @@ export const restoreVerb: Verb = {
       parallel: input.count('parallel') ?? 2,
       progress,
     }
+    const around = surroundings(context)
+    const files = await import('#service/restore-files')
+    if (!input.flag('prove') && (await files.isFilesRestore(settings, around))) {
+      return restoreFiles(files, { ...readFilesSettings(input), progress }, context)
+    }
     const service = await import('#service/restore')
     if (input.flag('prove')) {
-      const proved = await service.prove(settings, surroundings(context))
+      const proved = await service.prove(settings, around)
       context.display.result(proved, renderProof)
       return proved.ok ? 0 : 1
     }
-    const to = input.text('to')
-    if (to === undefined) {
-      throw new Fault('usage', 'restore: --to is missing', {
-        hint: 'Name a directory or a server, or use --prove.',
-      })
-    }
-    const places = { to, start: input.flag('start'), force: input.flag('force') }
-    const restored = await service.restoreDatabase(
-      { ...settings, ...places },
-      surroundings(context),
-    )
+    const places = { to: readTo(input), start: input.flag('start'), force: input.flag('force') }
+    const restored = await service.restoreDatabase({ ...settings, ...places }, around)
     context.display.result(restored, render)
     return undefined
   },
+}
+
+function readTo(input: Input): string {
+  const to = input.text('to')
+  if (to !== undefined) return to
+  throw new Fault('usage', 'restore: --to is missing', {
+    hint: 'Name a directory or a server, or use --prove.',
+  })
+}
+
+const overwritePolicies = ['always', 'if-changed', 'if-newer', 'never'] as const
+
+function readFilesSettings(input: Input) {
+  const source = input.text('source')
+  const overwrite = input.choice('overwrite', overwritePolicies)
+  return {
+    vault: readVault(input),
+    at: input.required('at'),
+    paths: source === undefined ? [] : [source],
+    hostname: input.text('host'),
+    tags: input.list('tag'),
+    directory: readTo(input),
+    subpath: input.text('subpath'),
+    includes: input.list('only'),
+    excludes: input.list('exclude'),
+    overwrite: overwrite ?? (input.flag('force') ? ('if-changed' as const) : undefined),
+    removeOthers: input.flag('delete'),
+    sparse: input.flag('sparse'),
+    verify: input.flag('verify'),
+    dryRun: input.flag('dry-run'),
+    compare: input.flag('compare'),
+  }
+}
+
+type FilesService = typeof import('#service/restore-files')
+
+async function restoreFiles(
+  service: FilesService,
+  settings: ReturnType<typeof readFilesSettings> & { readonly progress: Progress },
+  context: Context,
+): Promise<number> {
+  const { display } = context
+  if (settings.compare) {
+    let differences = 0
+    for await (const difference of service.compareTrees(settings, surroundings(context))) {
+      differences += 1
+      display.entry(
+        difference,
+        ({ kind, path, said }) => `${kind} ${path}${said ? `: ${said}` : ''}`,
+      )
+    }
+    return differences > 0 ? exitFindings : 0
+  }
+  const restored = await service.restoreTrees(settings, surroundings(context))
+  display.result({ ...restored, dryRun: settings.dryRun }, (done) =>
+    [
+      `${done.dryRun ? 'would restore' : 'restored'} snapshot ${done.snapshot.id.slice(0, 8)}: ${done.files} files, ${done.directories} directories`,
+      `${formatSizeBytes(done.writtenBytes)} written, ${formatSizeBytes(done.keptBytes)} in place already`,
+      ...done.troubles.map((trouble) => `${trouble.path}: ${trouble.said}`),
+    ].join('\n'),
+  )
+  return restored.troubleCount > 0 ? exitFindings : 0
 }
 
 function readMap(input: Input): Readonly<Record<string, string>> {

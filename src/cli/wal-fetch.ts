@@ -12,7 +12,7 @@ export async function walFetch(argv: readonly string[]): Promise<number> {
     return exitUsage
   }
   try {
-    const { fetchWal } = await import('#engines/wal-fetch')
+    const { fetchWal } = await import('#service/wal-fetch')
     return await fetchWal(socket, name, destination)
   } catch (error) {
     process.stderr.write(

@@ -3,6 +3,7 @@ import { Fault, fromSystem } from '#base/faults'
 import type { Log } from '#base/log'
 import { withoutSecrets } from '#base/urls'
 import { openStorage } from '#storage/all'
+import { withoutWrites } from '#storage/wrap/discard'
 import { openVault, type Vault } from '#vault'
 
 /** A vault as the user names it: its password comes from a file, the environment, or a question. */
@@ -22,11 +23,16 @@ export type Surroundings = {
   readonly ask?: ((question: string) => Promise<string>) | undefined
 }
 
-/** Opens a vault with its password. */
-export async function openVaultAt(address: VaultAddress, around: Surroundings): Promise<Vault> {
-  const storage = await openStorage(address.url, { env: around.env, signal: around.signal })
+/** Opens a vault with its password; with `discard`, on a store that accepts and forgets every change. */
+export async function openVaultAt(
+  address: VaultAddress,
+  around: Surroundings,
+  options: { readonly discard?: boolean | undefined } = {},
+): Promise<Vault> {
+  const { signal, log } = around
+  const storage = await openStorage(address.url, { signal })
   const password = await readPassword(address, around)
-  return openVault(storage, { password, signal: around.signal, log: around.log })
+  return openVault(options.discard ? withoutWrites(storage) : storage, { password, signal, log })
 }
 
 /**

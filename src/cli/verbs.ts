@@ -1,0 +1,19 @@
+import { backupVerb } from './backup.ts'
+import { demoVerb } from './demo.ts'
+import { inspectVerb } from './inspect.ts'
+import { protectVerb } from './protect.ts'
+import { restoreVerb } from './restore.ts'
+import { vaultGroup } from './vault.ts'
+import type { Verb, VerbGroup } from './verb.ts'
+import { windowVerb } from './window.ts'
+
+/** The whole surface, in the order of the help page. `wal-fetch` is apart: see main.ts. */
+export const verbs: readonly (Verb | VerbGroup)[] = [
+  demoVerb,
+  inspectVerb,
+  protectVerb,
+  backupVerb,
+  windowVerb,
+  restoreVerb,
+  vaultGroup,
+]

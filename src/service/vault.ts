@@ -1,0 +1,83 @@
+import { chooseSnapshot } from '#backup/files'
+import type { Surroundings, VaultAddress } from './open.ts'
+import { openVaultAt, readPassword } from './open.ts'
+import { openStorage } from '#storage/all'
+import { initVault, readNodes, type Snapshot, type VaultKey } from '#vault'
+
+export type { Snapshot, VaultKey } from '#vault'
+
+export type MadeVault = { readonly url: string; readonly id: string; readonly repository: string }
+
+/** Makes a vault: a repository, an identity and the vault's record, under one password. */
+export async function makeVault(
+  address: VaultAddress,
+  name: string | undefined,
+  around: Surroundings,
+): Promise<MadeVault> {
+  const { signal, log } = around
+  const password = await readPassword(address, around)
+  const storage = await openStorage(address.url, { signal, create: true })
+  await using vault = await initVault(storage, { password, name, signal, log })
+  return { url: vault.url, id: vault.id, repository: vault.repository.id }
+}
+
+/** All snapshots, oldest first. */
+export async function listSnapshots(
+  address: VaultAddress,
+  around: Surroundings,
+): Promise<Snapshot[]> {
+  await using vault = await openVaultAt(address, around)
+  const snapshots = await vault.repository.snapshots(around)
+  return snapshots.toSorted((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0))
+}
+
+export type ListedNode = {
+  readonly path: string
+  readonly kind: string
+  readonly sizeBytes: bigint | undefined
+  readonly mtimeNs: bigint
+}
+
+/** The nodes of one snapshot, or of a directory in it. */
+export async function* listNodes(
+  address: VaultAddress,
+  at: string,
+  around: Surroundings,
+): AsyncGenerator<ListedNode, void, void> {
+  await using vault = await openVaultAt(address, around)
+  const snapshot = chooseSnapshot(await vault.repository.snapshots(around), { at })
+  await vault.repository.loadIndex(around)
+  for await (const { path, node } of readNodes(vault.repository, snapshot.tree, around)) {
+    const sizeBytes = node.kind === 'file' ? node.sizeBytes : undefined
+    yield { path, kind: node.kind, sizeBytes, mtimeNs: node.mtimeNs }
+  }
+}
+
+/** Lists, adds, changes or removes the passwords of a vault. */
+export async function changeKeys(
+  address: VaultAddress,
+  action: KeyAction,
+  around: Surroundings,
+): Promise<VaultKey[]> {
+  await using vault = await openVaultAt(address, around)
+  switch (action.kind) {
+    case 'list':
+      break
+    case 'add':
+      await vault.keys.add(action.name, await action.password(), around)
+      break
+    case 'change':
+      await vault.keys.change(await action.password(), around)
+      break
+    case 'remove':
+      await vault.keys.remove(action.name, around)
+      break
+  }
+  return vault.keys.list(around)
+}
+
+export type KeyAction =
+  | { readonly kind: 'list' }
+  | { readonly kind: 'add'; readonly name: string; readonly password: () => Promise<string> }
+  | { readonly kind: 'change'; readonly password: () => Promise<string> }
+  | { readonly kind: 'remove'; readonly name: string }
