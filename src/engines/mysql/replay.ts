@@ -168,6 +168,10 @@ class Replayer {
     const described = this.#format?.checksums ? body : body.subarray(0, body.length - 4)
     const event = encodeEvent(header, described, true)
     await session.query(`BINLOG '${event.toString('base64')}'`, this.#options)
+    // The description of a MySQL file leaves open which GTID comes next: a new one of the target's own.
+    if (this.#format?.family === 'mysql') {
+      await session.query(`SET @@session.gtid_next = 'AUTOMATIC'`, this.#options)
+    }
   }
 
   async #apply(header: EventHeader, body: Buffer, format: FormatDescription): Promise<void> {
