@@ -3,6 +3,7 @@ import { Fault, isFault } from '#base/faults'
 import type { Storage } from '#storage'
 import { sha256Hex, takeId } from './blob-id.ts'
 import { configKey, createConfig, decodeConfig, encodeConfig } from './config.ts'
+import { compressionLevels } from './compression.ts'
 import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { BlobIndex } from './index/blob-index.ts'
 import { decodeIndex } from './index/index-file.ts'
@@ -26,6 +27,7 @@ import type {
 } from './repository.ts'
 import { openSaver } from './saver.ts'
 import { encodeSnapshot, loadSnapshots } from './snapshots.ts'
+import { createZstd } from './zstd.ts'
 import { listFiles, loadJson, readFile, saveJson } from './stored-files.ts'
 
 type Options = { readonly signal: AbortSignal }
@@ -122,6 +124,7 @@ class OpenRepository implements Repository {
   readonly keyId: string
   readonly #parts: Parts
   readonly #index = new BlobIndex()
+  readonly #zstd = createZstd(compressionLevels.auto)
   /** Index files whose packs are in the index. */
   #loaded = new Set<string>()
 
@@ -139,7 +142,10 @@ class OpenRepository implements Repository {
     return this.#parts.config.version
   }
 
-  async lock(kind: 'shared' | 'exclusive', options: Options): Promise<RepositoryLock> {
+  async lock(
+    kind: 'shared' | 'exclusive',
+    options: Parameters<Repository['lock']>[1],
+  ): Promise<RepositoryLock> {
     return lockRepository(this, kind, options)
   }
 
@@ -226,7 +232,8 @@ class OpenRepository implements Repository {
   }
 
   #source() {
-    return { storage: this.storage, cipher: this.#parts.cipher, index: this.#index }
+    const { storage, cipher } = this.#parts
+    return { storage, cipher, zstd: this.#zstd, index: this.#index }
   }
 
   async readPackHeader(pack: string, sizeBytes: number, options: Options): Promise<PackedBlob[]> {
@@ -238,7 +245,7 @@ class OpenRepository implements Repository {
   }
 
   openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer {
-    return openBlob(this.#parts.cipher, envelope, blob)
+    return openBlob(this.#source(), envelope, blob)
   }
 
   async listFiles(folder: JsonFolder | 'keys', options: Options): Promise<StoredFile[]> {
@@ -312,6 +319,8 @@ class OpenRepository implements Repository {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#zstd[Symbol.dispose]()
+    this.#parts.cipher[Symbol.dispose]()
     this.#index.clear()
   }
 }

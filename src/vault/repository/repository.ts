@@ -1,5 +1,6 @@
 import type { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
+import type { Time } from '#base/time'
 import type { Content } from '#change/tree'
 import type { Storage } from '#storage'
 import type { CompressionMode } from './compression.ts'
@@ -101,7 +102,10 @@ export interface Repository extends AsyncDisposable {
   readonly id: string
   readonly version: 1 | 2
   readonly storage: Storage
-  lock(kind: 'shared' | 'exclusive', options: { signal: AbortSignal }): Promise<RepositoryLock>
+  lock(
+    kind: 'shared' | 'exclusive',
+    options: { signal: AbortSignal; time?: Time | undefined },
+  ): Promise<RepositoryLock>
   /** Loads what is new in `index/`; called before anything that looks blobs up. */
   loadIndex(options: {
     signal: AbortSignal
