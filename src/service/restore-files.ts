@@ -19,7 +19,7 @@ export async function restoreTrees(
   around: Surroundings,
 ): Promise<RestoredFiles> {
   await using vault = await openVaultAt(settings.vault, around)
-  return restoreFiles({ ...settings, repository: vault.repository, signal: around.signal })
+  return await restoreFiles({ ...settings, repository: vault.repository, signal: around.signal })
 }
 
 export type FileDifference = {

@@ -39,7 +39,7 @@ export async function restoreDatabase(
   await using vault = await openVaultAt(settings.vault, around)
   const { kind, record } = await findSource(vault, settings.source, around)
   const target = parseAt(settings.at, kind)
-  return restoreSource({ ...settings, ...around, kind, vault, source: record.name, target })
+  return await restoreSource({ ...settings, ...around, kind, vault, source: record.name, target })
 }
 
 /** Restores into a scratch server, checks it, records the proof, and leaves nothing behind. */

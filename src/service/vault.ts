@@ -73,7 +73,7 @@ export async function changeKeys(
       await vault.keys.remove(action.name, around)
       break
   }
-  return vault.keys.list(around)
+  return await vault.keys.list(around)
 }
 
 export type KeyAction =
