@@ -24,6 +24,7 @@ export function openBaseReader(repository: Repository, tree: string): BaseReader
       yield* readContent(repository, found.node, { signal })
     },
     async layOut(directory, { signal, progress, map }) {
+      await repository.loadIndex({ signal })
       await using target = await openTarget(directory, { overwrite: 'always', owners: false })
       await restoreTree(repository, tree, target, {
         signal,
