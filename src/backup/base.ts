@@ -62,7 +62,7 @@ export async function takeBase(request: TakeBaseRequest): Promise<TakenBase> {
     record,
     addedBytes: stats.addedBytes,
     storedBytes: stats.storedBytes,
-    tookMs: systemTime.monotonicMs() - startedMs,
+    tookMs: Math.round(systemTime.monotonicMs() - startedMs),
   }
 }
 

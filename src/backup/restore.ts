@@ -50,7 +50,7 @@ export async function restoreSource(request: RestoreSourceRequest): Promise<Rest
   const { base, prepared } = await prepare(request)
   const { to, start, force } = request
   const result = await request.kind.restore({ ...prepared, to, start, force })
-  return { base: base.name, result, tookMs: systemTime.monotonicMs() - startedMs }
+  return { base: base.name, result, tookMs: Math.round(systemTime.monotonicMs() - startedMs) }
 }
 
 /** Restores into a scratch server, runs the engine's own checks, and records the proof, good or bad. */
@@ -59,7 +59,7 @@ export async function proveSource(request: ProveRequest): Promise<Proved> {
   const startedMs = systemTime.monotonicMs()
   const { base, prepared } = await prepare(request)
   const { result, checks } = await kind.prove(prepared, request.directory)
-  const tookMs = systemTime.monotonicMs() - startedMs
+  const tookMs = Math.round(systemTime.monotonicMs() - startedMs)
   const ok = checks.length > 0 && checks.every((check) => check.ok)
   await vault.catalog.addProof(
     {

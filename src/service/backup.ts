@@ -124,6 +124,6 @@ async function backupTrees(settings: BackupSettings, around: Surroundings): Prom
     storedBytes: BigInt(summary.data_added_packed),
     unreadCount,
     troubles: troubles.map(({ path, said }) => ({ path, said })),
-    tookMs: systemTime.monotonicMs() - startedMs,
+    tookMs: Math.round(systemTime.monotonicMs() - startedMs),
   }
 }
