@@ -95,7 +95,7 @@ function report(error: unknown, signal: AbortSignal, display: Display): number {
   const shown = signal.aborted && isAbort(error) ? signal.reason : error
   if (shown instanceof Fault) {
     const { code, message, hint } = shown
-    if (display.json) process.stdout.write(`${toJson({ error: { code, message, hint } }, 2)}\n`)
+    if (display.json) process.stdout.write(`${toJson({ error: { code, message, hint } })}\n`)
     process.stderr.write(`redoubt: ${message}\n${hint ? `  ${hint}\n` : ''}`)
     return shown.exitCode
   }
