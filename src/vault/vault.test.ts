@@ -213,8 +213,8 @@ test('a catalog record that a stranger encrypted, or that was moved or flipped, 
   await storage.put(stranger, encryptTo(recipients.map(parseRecipient), Buffer.from('{"a":1}')))
   const findings = await vault.check({ signal, readData: true })
   assert.deepEqual(
-    findings.map(({ object }) => object).toSorted(),
-    [flipped, moved, stranger].toSorted(),
+    new Set(findings.map(({ object }) => object)),
+    new Set([flipped, moved, stranger]),
   )
   await assert.rejects(vault.catalog.gaps('shed', { signal }), (e) => isFault(e, 'forged'))
 })

@@ -1,7 +1,7 @@
 import type { Storage } from '#storage'
 import { cover, type Cover, listLog, readHeads, type StoredObject } from './inventory.ts'
 import type { Trust } from './object.ts'
-import { follows } from './tail.ts'
+import { follows, inFlightBehindMax } from './tail.ts'
 
 /** The objects of one segment, in order, and what stands by should one of them be damaged. */
 export type IndexedSegment = {
@@ -29,9 +29,6 @@ export type LogIndex = {
 }
 
 type How = { readonly storage: Storage; readonly trust: Trust; readonly signal: AbortSignal }
-
-/** An archiver has at most that many parts in flight behind the one that a crash lost. */
-const inFlightBehindMax = 3
 
 /** What the store holds of one source's log, put in order. */
 export async function readIndex(
@@ -112,16 +109,14 @@ async function beginsDeclaredHole(cut: Cut, how: How): Promise<boolean> {
 }
 
 function cutLeftovers(chosen: readonly StoredObject[]): Cut {
-  const holeAt = chosen.findLastIndex(
-    (object, i) => i > 0 && object.sequenceFirst !== (chosen[i - 1]?.sequenceLast ?? 0) + 1,
-  )
-  const before = chosen[holeAt - 1]
+  const lastOf = (at: number) => (at < 0 ? 0 : (chosen[at]?.sequenceLast ?? 0))
+  const holeAt = chosen.findLastIndex(({ sequenceFirst }, i) => sequenceFirst !== lastOf(i - 1) + 1)
   const behind = chosen.slice(holeAt)
   const inFlight =
-    before !== undefined &&
+    holeAt >= 0 &&
     behind.every(
       ({ kind, sequenceLast }) =>
-        kind === 'part' && sequenceLast <= before.sequenceLast + 1 + inFlightBehindMax,
+        kind === 'part' && sequenceLast <= lastOf(holeAt - 1) + 1 + inFlightBehindMax,
     )
   if (!inFlight) return { kept: chosen, leftovers: [] }
   return { kept: chosen.slice(0, holeAt), leftovers: behind }

@@ -4,6 +4,9 @@ import { cover, listLog, readHeads, type StoredObject } from './inventory.ts'
 import { readHead, type Trust } from './object.ts'
 import { noLink, type SignedRecord } from './record.ts'
 
+/** An archiver has at most that many parts in flight behind the one that a crash lost. */
+export const inFlightBehindMax = 3
+
 /** An object in the chain, with its checked record. */
 export type Linked = SignedRecord & { readonly key: string; readonly kept: StoredObject }
 
@@ -79,9 +82,17 @@ function walk(start: Linked | undefined, candidates: readonly Linked[]): Linked[
   )
   for (const candidate of ordered) {
     const before = chain.at(-1) ?? start
-    if (!before || follows(before, candidate)) chain.push(candidate)
+    if (before ? follows(before, candidate) : begins(candidate)) chain.push(candidate)
   }
   return chain
+}
+
+/**
+ * Whether a chain may begin with this object: the very first part, or the oldest one that a trim left. A low number
+ * without the first is what was in flight when the first archiver died.
+ */
+function begins({ record }: SignedRecord): boolean {
+  return record.sequenceFirst === 1 || record.sequenceFirst > 1 + inFlightBehindMax
 }
 
 /** Whether an object is the next one of the chain. A declared hole leaves one number out, so that a listing shows it. */

@@ -18,7 +18,7 @@ import {
 } from './object.ts'
 import type { LogRecord } from './record.ts'
 import { Spool } from './spool.ts'
-import { type Linked, readTail, type Tail } from './tail.ts'
+import { inFlightBehindMax, type Linked, readTail, type Tail } from './tail.ts'
 
 export type WriterOptions = {
   readonly storage: Storage
@@ -45,7 +45,7 @@ export const cutAfterMsDefault = 400
 export const partBytesMaxDefault = 4 * 1024 * 1024
 export const graceMsDefault = 15 * 60_000
 /** Parts on their way to the store at once. */
-const sendingMax = 4
+const sendingMax = inFlightBehindMax + 1
 const partLevel = 1
 const releaseMs = 5000
 
