@@ -98,7 +98,12 @@ function fetch(names: readonly string[]): string[] {
 
 function runTests(name: string, files: readonly string[], env: NodeJS.ProcessEnv): void {
   if (files.length === 0) return
-  const limits = [`--test-concurrency=${width}`, `--test-timeout=${testLimitMs}`]
+  // A test that hangs fails when its time is over; forced to exit, it does not hold up the run by what it leaves open.
+  const limits = [
+    `--test-concurrency=${width}`,
+    `--test-timeout=${testLimitMs}`,
+    '--test-force-exit',
+  ]
   step(name, process.execPath, ['--test', '--test-reporter=spec', ...limits, ...files], env)
 }
 

@@ -45,16 +45,14 @@ function judgeRelative(file: string, specifier: string): string | undefined {
   const target = join(file, specifier)
   const [from, ...fromRest] = roomOf(file)
   const [to, ...toRest] = roomOf(target)
+  if (isTest(file)) return undefined
   if (from === undefined) {
     return to === undefined ? undefined : `${specifier} enters ${to} beside its door`
   }
-  if (to !== from) {
-    const support = isTest(file) && target.startsWith('test/')
-    return support ? undefined : `${specifier} leaves the room ${from}`
-  }
+  if (to !== from) return `${specifier} leaves the room ${from}`
   // A folder of the engines room is an engine; what stands beside the folders is common to all.
   const sibling = from === 'engines' && toRest.length > 1 && fromRest[0] !== toRest[0]
-  const wires = fromRest[0] === 'all.ts' || isTest(file)
+  const wires = fromRest[0] === 'all.ts'
   return sibling && !wires ? `${fromRest[0]} may not import its sibling ${toRest[0]}` : undefined
 }
 
@@ -63,7 +61,7 @@ function isSocket(room: string): boolean {
   return room === 'engines' || room === 'storage'
 }
 
-/** Tests may use every door and the support of tests; so may the suites that they share. */
+/** Tests, the suites that they share, and benches may look at everything. */
 function isTest(file: string): boolean {
   return /\.(test|suite)\.ts$/.test(file) || file.startsWith('test/') || file.startsWith('bench/')
 }

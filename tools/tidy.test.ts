@@ -56,7 +56,8 @@ test('judgeImport() refuses what the table does not allow', () => {
     ['tools/errors.ts', '#base/faults', true],
     ['tools/errors.ts', '#vault', false],
     ['test/system/demo.system.test.ts', '#vault', true],
-    ['test/system/demo.system.test.ts', '../../src/vault/vault.ts', false],
+    ['test/system/demo.system.test.ts', '../../src/vault/vault.ts', true],
+    ['tools/check.ts', '../src/vault/vault.ts', false],
   ]
   for (const [file, specifier, ok] of cases) {
     assert.equal(judgeImport(file, specifier) === undefined, ok, `${file} imports ${specifier}`)
@@ -98,13 +99,13 @@ test('every test says what it needs by a suffix that ./check knows', () => {
 })
 
 // Written in pieces, so that this file does not find itself.
-const forbidden: readonly (readonly [RegExp, string])[] = [
+const forbidden: readonly (readonly [pattern: RegExp, what: string, where?: RegExp])[] = [
   [new RegExp('\\b(FIX' + 'ME|X' + 'XX)\\b'), 'unfinished work'],
   [/catch\s*(\([^)]*\))?\s*\{\s*\}/, 'a swallowed error'],
   [/\.catch\(\s*\(\)\s*=>\s*\{\s*\}\s*\)/, 'a swallowed error'],
   [new RegExp('["\'` (]/(wo' + 'rk|ro' + 'ot|ho' + 'me)/\\w'), 'a path of one machine'],
   [new RegExp('/t' + 'mp/(brief|scratch)'), 'a path of one machine'],
-  [new RegExp('console\\.lo' + 'g\\('), 'output past the display'],
+  [/console\.log\(/, 'output past the display', /^src\/(?!.*\.test\.ts$)/],
   [new RegExp('TO' + 'DO(?!\\(#\\d+\\))'), 'work without an issue'],
 ]
 
@@ -114,7 +115,7 @@ test('no file holds what the house forbids', () => {
       .split('\n')
       .flatMap((line, index) =>
         forbidden
-          .filter(([pattern]) => pattern.test(line))
+          .filter(([pattern, _what, where]) => pattern.test(line) && (where?.test(file) ?? true))
           .map(([, what]) => `${file}:${index + 1}: ${what}: ${line.trim().slice(0, 100)}`),
       ),
   )
