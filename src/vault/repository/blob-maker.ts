@@ -1,12 +1,13 @@
 import { sha256 } from './blob-id.ts'
 import { Chunker, chunkerBytes } from './chunker.ts'
-import type { CompressionMode } from './compression.ts'
+import { compressionLevels, type CompressionMode } from './compression.ts'
 import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { BlobTable, idWords, type SharedTable } from './index/blob-table.ts'
 import { Kernels, kernelDataAt } from './kernels.ts'
 import { chunkBytesMin } from './limits.ts'
-import { Packer, type OpenPack } from './packer.ts'
+import { BlobSealer, Packer, type OpenPack } from './packer.ts'
 import type { BlobType } from './repository.ts'
+import { createZstd, type Zstd } from './zstd.ts'
 
 // A long hole in a file becomes chunks of zeros, all of the least size: comparing is cheaper than hashing.
 const zeros = Buffer.alloc(chunkBytesMin)
@@ -26,10 +27,11 @@ export type MakerSetup = {
 }
 
 /** One thread's part of a saver: cuts, hashes, deduplicates, and gathers new blobs into packs. */
-export class BlobMaker {
+export class BlobMaker implements Disposable {
   readonly chunkers: readonly Chunker[]
   readonly cipher: EnvelopeCipher
   readonly #table: BlobTable
+  readonly #zstd: Zstd
   readonly #saver: number
   readonly #packers: Readonly<Record<BlobType, Packer>>
   /** What was new so far. */
@@ -47,9 +49,16 @@ export class BlobMaker {
     this.cipher = new EnvelopeCipher(setup.keys, kernels)
     this.#table = new BlobTable({ shared: setup.table })
     this.#saver = setup.saver
-    const { cipher } = this
+    this.#zstd = createZstd(compressionLevels[setup.mode])
+    const sealer = new BlobSealer(this.cipher, this.#zstd)
     const createPacker = (type: BlobType) =>
-      new Packer({ cipher, type, mode: setup.mode, onFull, takeRoom: () => takeRoom(type) })
+      new Packer({
+        sealer,
+        type,
+        isCompressing: type === 'tree' || setup.mode !== 'off',
+        onFull,
+        takeRoom: () => takeRoom(type),
+      })
     this.#packers = { data: createPacker('data'), tree: createPacker('tree') }
   }
 
@@ -70,5 +79,10 @@ export class BlobMaker {
 
   takeOpen(type: BlobType): OpenPack[] {
     return this.#packers[type].takeOpen()
+  }
+
+  [Symbol.dispose](): void {
+    this.cipher[Symbol.dispose]()
+    this.#zstd[Symbol.dispose]()
   }
 }

@@ -6,7 +6,7 @@ export const compressionModes = ['off', 'fastest', 'auto', 'better', 'max'] as c
 export type CompressionMode = (typeof compressionModes)[number]
 
 // The zstd levels that come nearest to what restic's encoder reaches under these names.
-const levels: Readonly<Record<CompressionMode, number>> = {
+export const compressionLevels: Readonly<Record<CompressionMode, number>> = {
   off: 3,
   fastest: 1,
   auto: 3,
@@ -17,19 +17,10 @@ const levels: Readonly<Record<CompressionMode, number>> = {
 /** A zstd frame of `plain`, its size in the header, with no checksum: the envelope bears the proof. */
 export function compress(plain: Uint8Array, mode: CompressionMode): Buffer {
   return zstdCompressSync(plain, {
-    params: { [constants.ZSTD_c_compressionLevel]: levels[mode] },
+    params: { [constants.ZSTD_c_compressionLevel]: compressionLevels[mode] },
     pledgedSrcSize: plain.length,
     chunkSize: Math.max(1024, plain.length + (plain.length >>> 8) + 64),
   })
-}
-
-/** Unpacks what must come to exactly `plainBytes` bytes; else throws `corrupt`, naming `what`. */
-export function decompress(packed: Uint8Array, plainBytes: number, what: string): Buffer {
-  const plain = decompressLimited(packed, plainBytes, what, plainBytes)
-  if (plain.length !== plainBytes) {
-    throw new Fault('corrupt', `unpack ${what}: ${plain.length} bytes instead of ${plainBytes}`)
-  }
-  return plain
 }
 
 const pieceBytesMax = 16 * 1024 * 1024

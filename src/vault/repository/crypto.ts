@@ -1,5 +1,6 @@
-import { createCipheriv, createDecipheriv, randomFillSync, timingSafeEqual } from 'node:crypto'
+import { createCipheriv, randomFillSync, timingSafeEqual } from 'node:crypto'
 import { Fault } from '#base/faults'
+import { createAesCtr, type AesCtr } from './aes-ctr.ts'
 import { Kernels } from './kernels.ts'
 
 /** The keys under which everything in a repository lies, and of the same shape those from a password. */
@@ -18,17 +19,20 @@ export const envelopeOverheadBytes = ivBytes + tagBytes
 /**
  * The envelope around everything stored: `IV, AES-256-CTR(plain), Poly1305-AES of the ciphertext`.
  * Poly1305-AES (D. J. Bernstein, 2005): the one-time key is r and AES-128 of the IV under k.
- * Not shared between threads.
+ * Of one thread; to be disposed of.
  */
-export class EnvelopeCipher {
-  readonly #keys: EnvelopeKeys
+export class EnvelopeCipher implements Disposable {
   readonly #kernels: Kernels
+  readonly #aes: AesCtr
   readonly #mac
   readonly #oneTimeKey = Buffer.alloc(32)
+  /** Randomness for many IVs at a time. */
+  readonly #random = Buffer.alloc(4096)
+  #randomUsed = 4096
 
-  constructor(keys: EnvelopeKeys, kernels = new Kernels()) {
-    this.#keys = keys
+  constructor(keys: EnvelopeKeys, kernels = new Kernels(), aes = createAesCtr(keys.encrypt)) {
     this.#kernels = kernels
+    this.#aes = aes
     // ECB of single blocks keeps no state from one to the next, so one object serves all.
     this.#mac = createCipheriv('aes-128-ecb', keys.macK, null).setAutoPadding(false)
     this.#oneTimeKey.set(keys.macR)
@@ -39,15 +43,27 @@ export class EnvelopeCipher {
     return this.#kernels.tag(this.#oneTimeKey, ciphertext)
   }
 
+  /** Sixteen bytes that were never used before, and are not all zero, which readers reject. */
+  #freshIv(iv: Buffer): void {
+    do {
+      if (this.#randomUsed === this.#random.length) {
+        randomFillSync(this.#random)
+        this.#randomUsed = 0
+      }
+      this.#random.copy(iv, 0, this.#randomUsed, this.#randomUsed + ivBytes)
+      this.#randomUsed += ivBytes
+    } while (isZero(iv))
+  }
+
   /** Writes the envelope of `plain` into `target` from `at` on, and returns its length. */
   sealInto(target: Buffer, at: number, plain: Uint8Array): number {
     const iv = target.subarray(at, at + ivBytes)
-    do randomFillSync(iv)
-    while (iv.every((byte) => byte === 0))
-    const ciphertext = createCipheriv('aes-256-ctr', this.#keys.encrypt, iv).update(plain)
-    target.set(ciphertext, at + ivBytes)
-    target.set(this.#tag(iv, ciphertext), at + ivBytes + ciphertext.length)
-    return envelopeOverheadBytes + ciphertext.length
+    this.#freshIv(iv)
+    const end = at + ivBytes + plain.length
+    const ciphertext = target.subarray(at + ivBytes, end)
+    this.#aes.apply(iv, plain, ciphertext)
+    target.set(this.#tag(iv, ciphertext), end)
+    return envelopeOverheadBytes + plain.length
   }
 
   seal(plain: Uint8Array): Buffer {
@@ -56,15 +72,21 @@ export class EnvelopeCipher {
     return envelope
   }
 
-  /** The plain bytes, or undefined when the envelope was not made under these keys or was changed. */
-  tryOpen(envelope: Buffer): Buffer | undefined {
+  /** Decrypts into `to`; returns the size, or undefined when the envelope is not of these keys or was changed. */
+  openInto(envelope: Buffer, to: Buffer): number | undefined {
     if (envelope.length < envelopeOverheadBytes) return undefined
     const iv = envelope.subarray(0, ivBytes)
     const ciphertext = envelope.subarray(ivBytes, envelope.length - tagBytes)
     const tag = envelope.subarray(envelope.length - tagBytes)
-    if (!timingSafeEqual(this.#tag(iv, ciphertext), tag)) return undefined
-    if (iv.every((byte) => byte === 0)) return undefined
-    return createDecipheriv('aes-256-ctr', this.#keys.encrypt, iv).update(ciphertext)
+    if (!timingSafeEqual(this.#tag(iv, ciphertext), tag) || isZero(iv)) return undefined
+    this.#aes.apply(iv, ciphertext, to)
+    return ciphertext.length
+  }
+
+  /** The plain bytes, or undefined when the envelope was not made under these keys or was changed. */
+  tryOpen(envelope: Buffer): Buffer | undefined {
+    const plain = Buffer.allocUnsafe(Math.max(0, envelope.length - envelopeOverheadBytes))
+    return this.openInto(envelope, plain) === undefined ? undefined : plain
   }
 
   /** Like `tryOpen`, but throws `corrupt`, naming `what`. */
@@ -73,4 +95,12 @@ export class EnvelopeCipher {
     if (!plain) throw new Fault('corrupt', `open ${what}: its authenticator does not match`)
     return plain
   }
+
+  [Symbol.dispose](): void {
+    this.#aes[Symbol.dispose]()
+  }
+}
+
+function isZero(iv: Buffer): boolean {
+  return iv.readBigUInt64LE(0) === 0n && iv.readBigUInt64LE(8) === 0n
 }

@@ -57,7 +57,7 @@ export async function saveKey(
   }
   const cost = options.cost ?? defaultPasswordCost
   const salt = randomBytes(saltBytes)
-  const own = new EnvelopeCipher(await deriveKeys(password, salt, cost), options.kernels)
+  using own = new EnvelopeCipher(await deriveKeys(password, salt, cost), options.kernels)
   const secret = JSON.stringify({
     mac: { k: toBase64(master.macK), r: toBase64(master.macR) },
     encrypt: toBase64(master.encrypt),
@@ -156,7 +156,7 @@ export async function openKeys(
     try {
       const file = decodeKeyFile(id, await readFile(storage, 'keys', { id, sizeBytes }, options))
       tried++
-      const own = new EnvelopeCipher(await deriveKeys(password, file.salt, file), options.kernels)
+      using own = new EnvelopeCipher(await deriveKeys(password, file.salt, file), options.kernels)
       const plain = own.tryOpen(file.data)
       if (plain) return { keyId: id, master: decodeMasterKeys(plain, `key ${id.slice(0, 8)}`) }
     } catch (error) {

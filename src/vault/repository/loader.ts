@@ -1,16 +1,11 @@
 import { Fault, isFault } from '#base/faults'
 import { eachLimit } from '#base/tasks'
 import type { Storage } from '#storage'
-import type { EnvelopeCipher } from './crypto.ts'
 import type { BlobIndex } from './index/blob-index.ts'
-import { openBlob, packKey } from './pack.ts'
+import { openBlob, packKey, type BlobOpener } from './pack.ts'
 import type { BlobPlace, BlobType } from './repository.ts'
 
-type Source = {
-  readonly storage: Storage
-  readonly cipher: EnvelopeCipher
-  readonly index: BlobIndex
-}
+type Source = BlobOpener & { readonly storage: Storage; readonly index: BlobIndex }
 type Wanted = { readonly id: string; readonly type: BlobType } & BlobPlace
 
 /** Blobs that are looked up and sorted by pack at a time: bounds the memory of a large restore. */
@@ -35,7 +30,7 @@ export async function loadBlob(
         end: start + length,
         signal,
       })
-      return openBlob(source.cipher, envelope, { ...place, id, type })
+      return openBlob(source, envelope, { ...place, id, type })
     } catch (error) {
       if (!isFault(error, 'corrupt', 'missing', 'unreachable')) throw error
       failure ??= named(error, `${type} blob ${id} in pack ${place.pack}`)
@@ -121,14 +116,14 @@ async function loadRange(
   for (const blob of range) {
     signal.throwIfAborted()
     const at = blob.offset - start
-    const plain = bytes && tryOpen(source.cipher, bytes.subarray(at, at + blob.length), blob)
+    const plain = bytes && tryOpen(source, bytes.subarray(at, at + blob.length), blob)
     await visit(blob.id, plain ?? (await loadBlob(source, blob.type, blob.id, signal)))
   }
 }
 
-function tryOpen(cipher: EnvelopeCipher, envelope: Buffer, blob: Wanted): Buffer | undefined {
+function tryOpen(opener: BlobOpener, envelope: Buffer, blob: Wanted): Buffer | undefined {
   try {
-    return openBlob(cipher, envelope, blob)
+    return openBlob(opener, envelope, blob)
   } catch (error) {
     if (isFault(error, 'corrupt')) return undefined
     throw error

@@ -1,11 +1,11 @@
 import { randomInt } from 'node:crypto'
 import { Writer } from '#base/bytes'
 import { Fault } from '#base/faults'
-import { compress, decompress, type CompressionMode } from './compression.ts'
 import { envelopeOverheadBytes, type EnvelopeCipher } from './crypto.ts'
 import { chunkBytesMax, packBytesTarget } from './limits.ts'
 import { decodePack, packTrailerBytes, writeHeaderEntry } from './pack.ts'
 import type { BlobType, PackedBlob } from './repository.ts'
+import type { Zstd } from './zstd.ts'
 
 /** A pack that is ready to be stored. */
 export type FinishedPack = {
@@ -36,42 +36,96 @@ export function createOpenPack(type: BlobType, bytes: Buffer): OpenPack {
   return { type, bytes, size: 0, header: new Writer(1024) }
 }
 
-/** Compresses, seals and gathers blobs of one type into packs. Not shared between threads. */
-export class Packer {
+/** Memory for the steps of one blob at a time; grows to the largest one. */
+class Scratch {
+  #bytes = Buffer.alloc(0)
+
+  /** Room for `size` bytes: what was there before is gone. */
+  room(size: number): Buffer {
+    if (this.#bytes.length < size) this.#bytes = Buffer.allocUnsafeSlow(Math.ceil(size * 1.25))
+    return this.#bytes
+  }
+}
+
+/** What sealing takes; of one thread, for one blob at a time. */
+export class BlobSealer {
   readonly #cipher: EnvelopeCipher
+  readonly #zstd: Zstd
+  readonly #packed = new Scratch()
+  readonly #opened = new Scratch()
+  readonly #unpacked = new Scratch()
+
+  constructor(cipher: EnvelopeCipher, zstd: Zstd) {
+    this.#cipher = cipher
+    this.#zstd = zstd
+  }
+
+  /** The zstd frame of `plain`, or `plain` itself when that is no longer; holds until the next call. */
+  compress(plain: Uint8Array): Uint8Array {
+    if (plain.length === 0) return plain
+    const packed = this.#packed.room(this.#zstd.bound(plain.length))
+    const size = this.#zstd.compress(plain, packed)
+    return size < plain.length ? packed.subarray(0, size) : plain
+  }
+
+  /**
+   * Writes the envelope of `payload`, which is `plain` or its frame, behind what the pack holds, and returns its
+   * length. It is decoded again and compared: broken memory and broken compressors have cost others their data.
+   */
+  seal(pack: OpenPack, payload: Uint8Array, plain: Uint8Array): number {
+    const length = this.#cipher.sealInto(pack.bytes, pack.size, payload)
+    const envelope = pack.bytes.subarray(pack.size, pack.size + length)
+    const opened = this.#opened.room(payload.length)
+    const size = this.#cipher.openInto(envelope, opened)
+    if (size !== payload.length || !this.#isSame(opened.subarray(0, size), payload, plain)) {
+      throw new Fault('corrupt', 'write new blob: it does not decode to what was given', {
+        hint: 'The memory or the processor of this machine may be failing.',
+      })
+    }
+    return length
+  }
+
+  #isSame(opened: Buffer, payload: Uint8Array, plain: Uint8Array): boolean {
+    if (payload === plain) return opened.compare(plain) === 0
+    const unpacked = this.#unpacked.room(plain.length)
+    const size = this.#zstd.decompress(opened, unpacked)
+    return size === plain.length && unpacked.subarray(0, size).compare(plain) === 0
+  }
+}
+
+/** Compresses, seals and gathers blobs of one type into packs. Of one thread. */
+export class Packer {
+  readonly #sealer: BlobSealer
   readonly #type: BlobType
-  readonly #mode: CompressionMode
+  readonly #isCompressing: boolean
   readonly #onFull: (pack: OpenPack) => void
   readonly #takeRoom: () => Buffer
   readonly #open: (OpenPack | undefined)[] = []
 
   constructor(options: {
-    readonly cipher: EnvelopeCipher
+    readonly sealer: BlobSealer
     readonly type: BlobType
-    readonly mode: CompressionMode
+    readonly isCompressing: boolean
     /** Called with each pack that has reached its size. */
     readonly onFull: (pack: OpenPack) => void
     /** Gives the memory for another pack, at least `packRoomBytes`; may wait for one to be stored. */
     readonly takeRoom: () => Buffer
   }) {
-    this.#cipher = options.cipher
+    this.#sealer = options.sealer
     this.#type = options.type
-    this.#mode = options.mode
+    this.#isCompressing = options.isCompressing
     this.#onFull = options.onFull
     this.#takeRoom = options.takeRoom
   }
 
   /** Adds a blob; returns what it takes in its pack. */
   add(id: Uint8Array, plain: Uint8Array): number {
-    const packed = this.#compress(plain)
-    const payload = packed ?? plain
+    const payload = this.#isCompressing ? this.#sealer.compress(plain) : plain
     const slot = randomInt(openPacksMax)
     const pack = (this.#open[slot] ??= createOpenPack(this.#type, this.#takeRoom()))
     makeRoom(pack, payload.length + envelopeOverheadBytes)
-    const length = this.#cipher.sealInto(pack.bytes, pack.size, payload)
-    const envelope = pack.bytes.subarray(pack.size, pack.size + length)
-    this.#verify(envelope, plain, packed !== undefined)
-    const plainLength = packed ? plain.length : 0
+    const length = this.#sealer.seal(pack, payload, plain)
+    const plainLength = payload === plain ? 0 : plain.length
     writeHeaderEntry(pack.header, { type: this.#type, id, length, plainLength })
     pack.size += length
     if (pack.size >= packBytesTarget) {
@@ -79,28 +133,6 @@ export class Packer {
       this.#onFull(pack)
     }
     return length
-  }
-
-  #compress(plain: Uint8Array): Buffer | undefined {
-    if (plain.length === 0 || (this.#mode === 'off' && this.#type === 'data')) return undefined
-    const packed = compress(plain, this.#mode)
-    return packed.length < plain.length ? packed : undefined
-  }
-
-  // Broken memory and broken compressors have cost others their data: what does not come back is never stored.
-  #verify(envelope: Buffer, plain: Uint8Array, isPacked: boolean): void {
-    const what = `new ${this.#type} blob`
-    const opened = this.#cipher.open(envelope, what)
-    const again = isPacked ? decompress(opened, plain.length, what) : opened
-    if (again.compare(plain) !== 0) {
-      throw new Fault(
-        'corrupt',
-        `write ${what}: the encoded blob does not decode to what was given`,
-        {
-          hint: 'The memory or the processor of this machine may be failing.',
-        },
-      )
-    }
   }
 
   /** Hands out the packs that have not reached their size. */

@@ -33,7 +33,7 @@ type Cutting = { readonly ids: Buffer[]; sizeBytes: number }
 type Stream = Cutting & { readonly chunker: Chunker }
 
 /** One worker thread of a saver. All work is synchronous; messages are looked for in between. */
-class SaverWorker {
+class SaverWorker implements Disposable {
   readonly #port: MessagePort
   readonly #control: Int32Array
   readonly #maker: BlobMaker
@@ -270,6 +270,10 @@ class SaverWorker {
     else this.#roomsMade[type]--
   }
 
+  [Symbol.dispose](): void {
+    this.#maker[Symbol.dispose]()
+  }
+
   #flush(): void {
     const packs = (['data', 'tree'] as const).flatMap((type) =>
       this.#maker.takeOpen(type).map((pack) => ({
@@ -302,6 +306,7 @@ port.on('message', (message: ToWorker) => {
     if (isFault(error))
       port.postMessage({ kind: 'failed', code: error.code, message: error.message })
     else if (!(error instanceof Stopped)) throw error
+    worker[Symbol.dispose]()
     port.close()
   }
 })

@@ -418,5 +418,6 @@ class WorkerSaver implements BlobSaver {
     this.#options.signal.removeEventListener('abort', this.#onAbort)
     await Promise.all(this.#lanes.map((lane) => lane.stop()))
     await this.#uploads.idle()
+    this.#cipher[Symbol.dispose]()
   }
 }
