@@ -65,7 +65,7 @@ export class FaultProxy implements AsyncDisposable {
 
   /** Resets every open connection. */
   resetAll(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy()
+    for (const socket of this.#sockets) resetSocket(socket)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -77,7 +77,7 @@ export class FaultProxy implements AsyncDisposable {
   #serve(client: Socket): void {
     this.connections += 1
     if (this.#faults.refuse) {
-      client.resetAndDestroy()
+      resetSocket(client)
       return
     }
     const server = connect({ ...this.#target, allowHalfOpen: true, noDelay: true })
@@ -87,8 +87,8 @@ export class FaultProxy implements AsyncDisposable {
       socket.once('close', () => this.#sockets.delete(socket))
       // One side lost is both sides lost.
       socket.on('error', () => {
-        client.resetAndDestroy()
-        server.resetAndDestroy()
+        resetSocket(client)
+        resetSocket(server)
       })
     }
     this.#carry('up', client, server)
@@ -98,8 +98,8 @@ export class FaultProxy implements AsyncDisposable {
   #carry(direction: Direction, source: Socket, target: Socket): void {
     const held = new Queue<{ readonly dueMs: number; readonly bytes: Buffer }>(heldBytesMax)
     const fail = () => {
-      source.resetAndDestroy()
-      target.resetAndDestroy()
+      resetSocket(source)
+      resetSocket(target)
     }
     this.#take(direction, source, held).catch(fail)
     this.#give(direction, held, target).catch(fail)
@@ -162,4 +162,13 @@ function write(socket: Socket, bytes: Buffer): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.write(bytes, (error) => (error ? reject(error) : resolve()))
   })
+}
+
+/**
+ * Ends a connection with RST. A socket that was told to end in order cannot be reset any more: node would keep its
+ * handle for ever, and the process would never exit.
+ */
+export function resetSocket(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy()
+  else socket.resetAndDestroy()
 }

@@ -9,6 +9,7 @@ import {
 import type { Socket } from 'node:net'
 import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { resetSocket } from './fault-proxy.ts'
 
 /** One request that passed by; `index` counts from 0. */
 export type SeenRequest = {
@@ -62,7 +63,7 @@ export class HttpFaultProxy implements AsyncDisposable {
       socket.once('close', () => this.#sockets.delete(socket))
     })
     server.on('request', (incoming, answer) => {
-      this.#serve(incoming, answer).catch(() => incoming.socket.resetAndDestroy())
+      this.#serve(incoming, answer).catch(() => resetSocket(incoming.socket))
     })
   }
 
@@ -79,7 +80,7 @@ export class HttpFaultProxy implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve))
-    for (const socket of this.#sockets) socket.resetAndDestroy()
+    for (const socket of this.#sockets) resetSocket(socket)
     await closed
   }
 
@@ -89,7 +90,7 @@ export class HttpFaultProxy implements AsyncDisposable {
     this.seen.push(seen)
     const fault = this.rule(seen)
     if (fault?.kind === 'reset' && !fault.delivered) {
-      incoming.socket.resetAndDestroy()
+      resetSocket(incoming.socket)
       return
     }
     if (fault?.kind === 'answer' && !fault.delivered) {
@@ -102,7 +103,7 @@ export class HttpFaultProxy implements AsyncDisposable {
     if (fault?.kind === 'answer' || fault?.kind === 'reset') {
       for await (const _ of reached);
       if (fault.kind === 'answer') reply(answer, fault)
-      else incoming.socket.resetAndDestroy()
+      else resetSocket(incoming.socket)
       return
     }
     answer.writeHead(reached.statusCode ?? 502, reached.rawHeaders)
@@ -130,7 +131,7 @@ export class HttpFaultProxy implements AsyncDisposable {
         let passed = 0
         return (chunk: Buffer, _encoding, done) => {
           if (fault?.kind === 'cut-upload' && passed + chunk.length > fault.bodyBytes) {
-            incoming.socket.resetAndDestroy()
+            resetSocket(incoming.socket)
           }
           if (fault?.kind === 'flip' && fault.body === 'request') flip(chunk, fault.byte - passed)
           passed += chunk.length
@@ -173,7 +174,7 @@ function spoil(fault: HttpFault | undefined, client: Socket): Transform {
 function cutOff(client: Socket, how: 'reset' | 'end'): void {
   setImmediate(() => {
     if (how === 'end') client.end()
-    else client.resetAndDestroy()
+    else resetSocket(client)
   })
 }
 

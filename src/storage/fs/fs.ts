@@ -47,20 +47,34 @@ export async function openFsStorage(root: string, options: FsOptions = {}): Prom
     },
   )
   if (!facts.isDirectory()) throw new Fault('usage', `open ${url}: not a folder`)
-  return new FsStorage(root, url, await canLink(root), options.now ?? Date.now)
+  return new FsStorage({
+    root,
+    url,
+    inode: facts.ino,
+    conditionalPut: await canLink(root),
+    now: options.now ?? Date.now,
+  })
 }
 
 class FsStorage implements Storage {
   readonly url: string
   readonly can: Storage['can']
   readonly #root: string
+  readonly #inode: number
   readonly #now: () => number
 
-  constructor(root: string, url: string, conditionalPut: boolean, now: () => number) {
-    this.url = url
-    this.can = { conditionalPut, retention: false }
-    this.#root = root
-    this.#now = now
+  constructor(parts: {
+    readonly root: string
+    readonly url: string
+    readonly inode: number
+    readonly conditionalPut: boolean
+    readonly now: () => number
+  }) {
+    this.url = parts.url
+    this.can = { conditionalPut: parts.conditionalPut, retention: false }
+    this.#root = parts.root
+    this.#inode = parts.inode
+    this.#now = parts.now
   }
 
   async put(
@@ -319,16 +333,20 @@ class FsStorage implements Storage {
     }
   }
 
+  /**
+   * Throws when the folder is not there, or is another than at the opening: below a disk that was unmounted stands an
+   * empty folder of the same name. The device is not compared, since a network disk may come back with another.
+   */
   async #checkRoot(doing: string): Promise<void> {
-    try {
-      await lstat(join(this.#root, '.'))
-    } catch (error) {
-      const hint = 'The folder was there before: see whether its disk is still mounted.'
-      throw new Fault('unreachable', `${doing} in ${this.url}: folder has gone`, {
-        hint,
-        cause: error,
+    const gone = (cause?: unknown) =>
+      new Fault('unreachable', `${doing} in ${this.url}: folder has gone`, {
+        hint: 'The folder was there before: see whether its disk is still mounted.',
+        cause,
       })
-    }
+    const facts = await lstat(join(this.#root, '.')).catch((error: unknown) => {
+      throw gone(error)
+    })
+    if (facts.ino !== this.#inode) throw gone()
   }
 
   #checkCan(doing: string, options: PutOptions): void {

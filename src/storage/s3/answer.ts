@@ -79,6 +79,8 @@ const byStatus: Readonly<Record<number, Verdict>> = {
   507: ['full'],
 }
 
+const lostCodes = ['ECONNRESET', 'EPIPE', 'EPROTO', 'ECONNABORTED']
+
 const certificate: FaultDetails = {
   recovery: 'stop',
   hint: 'Name the authority of its certificate by NODE_EXTRA_CA_CERTS.',
@@ -101,6 +103,10 @@ export function fromS3(error: unknown, doing: string, signal: AbortSignal | unde
   const answer: Answer = error
   const status = answer.$metadata?.httpStatusCode ?? answer.$response?.statusCode ?? 0
   const code = typeof answer.code === 'string' ? answer.code : ''
+  // The client gives lost connections the name of a timeout; their system code tells them apart.
+  if (status === 0 && lostCodes.includes(code)) {
+    return new Fault('unreachable', `${doing}: ${code}`, { cause: error })
+  }
   const [fault, details] = judge(error.name, status, code)
   if (!fault) {
     const system = fromSystem(error, doing)
@@ -126,6 +132,6 @@ function judge(name: string, status: number, code: string): readonly [Code?, Fau
   if (known) return known
   if (/CERT|SELF_SIGNED|UNABLE_TO_VERIFY/.test(code)) return ['unreachable', certificate]
   // Parse errors of HTTP itself (HPE_...) and of TLS (EPROTO) are a connection gone wrong.
-  if (/^HPE_|^EPROTO$|^ERR_SSL|^UND_ERR/.test(code)) return ['unreachable']
+  if (/^HPE_|^ERR_SSL/.test(code)) return ['unreachable']
   return []
 }
