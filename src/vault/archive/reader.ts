@@ -70,21 +70,27 @@ export class ArchiveReader implements LogReader {
     return found && bytesOf(this.#pieces(found, signal))
   }
 
-  /** The archived log again as blocks, for another archive: from the segment that holds `after` on, for ever no longer than the archive. */
-  async *blocks(
-    after: Position | undefined,
-    options: WithSignal,
-  ): AsyncGenerator<LogBlock, void, void> {
+  /**
+   * The archived log again as blocks, for another archive: from the segment that holds `from` on, up to its end or to
+   * the first hole.
+   */
+  async *blocks(from: Position, options: WithSignal): AsyncGenerator<LogBlock, void, void> {
     const { signal } = options
-    const from = after ?? this.#beginning()
-    if (!from) return
-    for await (const { indexed } of this.#behind(from, signal)) {
+    for await (const { indexed } of this.#behind(from, signal, false)) {
       for await (const { piece, offset, closes } of this.#pieces(indexed, signal)) {
         const { history, segment } = indexed
         const { bytes, first, next, commits } = piece
         yield { kind: 'block', history, segment, offset, bytes, first, next, commits, closes }
       }
     }
+  }
+
+  /** Where the log begins; behind a position: where it begins again after the next hole. */
+  beginning(behind?: Position): Position | undefined {
+    const { stretches } = this.#index
+    const from = behind ? stretches.indexOf(this.#stretchesFrom(behind).at(-1) as Stretch) + 1 : 0
+    const object = stretches[from]?.segments[0]?.objects[0]
+    return object && { history: object.history, at: object.first }
   }
 
   /** Finds a moment in the log behind `first`: exact by the index of commits, whatever the source's clock did. */
@@ -102,11 +108,6 @@ export class ArchiveReader implements LogReader {
     // The latest time so far never falls, so that the first object beyond `timeUs` holds the first commit beyond it.
     const next = await this.#firstLater(objects[low], timeUs, first, signal)
     return { last: await this.#lastBefore(objects, low, next, first, signal), next }
-  }
-
-  #beginning(): Position | undefined {
-    const object = this.#index.stretches[0]?.segments[0]?.objects[0]
-    return object && { history: object.history, at: object.first }
   }
 
   #find(segment: string, history: string | undefined): IndexedSegment | undefined {
@@ -128,10 +129,11 @@ export class ArchiveReader implements LogReader {
     return stretches.slice(at, end < 0 ? undefined : end)
   }
 
-  /** Segments behind `first` with their first and last records; throws `gap` where the log has a hole. */
+  /** Segments behind `first` with their first and last records; where the log has a hole it throws `gap`, or ends. */
   async *#behind(
     first: Position,
     signal: AbortSignal,
+    acrossHole = true,
   ): AsyncGenerator<{ indexed: IndexedSegment; head: LogRecord; last: LogRecord }, void, void> {
     const stretches = this.#stretchesFrom(first)
     const following = this.#index.stretches.indexOf(stretches.at(-1) as Stretch) + 1
@@ -152,7 +154,7 @@ export class ArchiveReader implements LogReader {
       reached = true
       yield { indexed, head, last }
     }
-    if (beyond) {
+    if (beyond && acrossHole) {
       const ends = segments.at(-1)
       throw this.#gap(first, `behind segment ${ends?.segment} the log has a hole`)
     }
