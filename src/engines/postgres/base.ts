@@ -123,6 +123,7 @@ class BaseTaker {
     await using session = await openSession(this.#address, { signal })
     const startedUs = await clockUs(session, signal)
     const settings = await readSettings(session, signal)
+    this.#superuser = await readSuperuser(session, signal)
     progress.phase = 'wait for a checkpoint'
     const wire = await openWalSender(this.#address, { signal })
     try {
@@ -316,6 +317,7 @@ class BaseTaker {
   }
 
   #label: Buffer | undefined
+  #superuser = 'postgres'
 
   // Compares what came with the manifest, and stores that: as it came, or made anew for the whole that an incremental
   // backup was turned into.
@@ -405,6 +407,7 @@ class BaseTaker {
         manifest: this.#manifestVersion,
         tablespaces: JSON.stringify(tablespaces),
         settings,
+        superuser: this.#superuser,
         incremental: this.#incremental ? 'yes' : 'no',
         patchedFiles: String(this.#patched.size),
         ...(this.#damaged.length === 0
@@ -569,6 +572,13 @@ const carried = [
   'default_text_search_config',
   'TimeZone',
 ]
+
+// A throw-away server is entered as the first superuser, whose name initdb was told.
+async function readSuperuser(session: Session, signal: AbortSignal): Promise<string> {
+  const sql = 'select rolname from pg_roles where rolsuper and rolcanlogin order by oid limit 1'
+  const [row] = await session.query(sql, { signal })
+  return row?.['rolname'] ?? 'postgres'
+}
 
 async function readSettings(session: Session, signal: AbortSignal): Promise<string> {
   const rows = await session.query(

@@ -8,6 +8,8 @@ export type Layout = {
   readonly dataDir: string
   /** Where each tablespace goes, by its oid. */
   readonly tablespaces: ReadonlyMap<string, string>
+  /** The server is thrown away afterwards. */
+  readonly scratch?: boolean | undefined
 }
 
 /** The tablespaces of a base and where they go: to where they were, or where `remap` says (by path or by oid). */
@@ -81,7 +83,9 @@ export async function readOptional(file: string): Promise<string | undefined> {
 }
 
 /** What of a stored base is not laid out, and where the rest goes. `withLog`: the log comes from the archive. */
-function mapData(name: string, withLog: boolean): string | undefined {
+function mapData(name: string, withLog: boolean, scratch: boolean): string | undefined {
+  // What was set with ALTER SYSTEM fits the source's machine, not a throw-away server.
+  if (scratch && name === 'postgresql.auto.conf') return undefined
   // A base from a standby bears standby.signal, which would win over recovery.signal.
   if (['standby.signal', 'recovery.signal', 'postmaster.pid', 'postmaster.opts'].includes(name)) {
     return undefined
@@ -103,7 +107,7 @@ export async function layOutBase(
   progress.phase = 'lay out the base'
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   if (request.force) await clearOld(layout)
-  const map = (name: string) => mapData(name, archive !== undefined)
+  const map = (name: string) => mapData(name, archive !== undefined, layout.scratch === true)
   await files.layOut(dataDir, { signal, progress, map })
   await chmod(dataDir, 0o700)
   for (const folder of ['pg_tblspc', 'pg_wal', 'pg_wal/archive_status']) {
@@ -197,4 +201,17 @@ export async function writeMissingConfig(dataDir: string, base: BaseFacts): Prom
     if ((await readOptional(file)) === undefined) await writeFile(file, text, { mode: 0o600 })
   }
   return true
+}
+
+/** A setting as the configuration files of a data directory have it; the last one counts. */
+export async function configured(dataDir: string, name: string): Promise<string | undefined> {
+  let value: string | undefined
+  for (const file of ['postgresql.conf', 'postgresql.auto.conf']) {
+    const text = (await readOptional(path.join(dataDir, file))) ?? ''
+    for (const line of text.split('\n')) {
+      const match = new RegExp(`^\\s*${name}\\s*=?\\s*(?:'([^']*)'|([^\\s#]+))`).exec(line)
+      if (match) value = match[1] ?? match[2]
+    }
+  }
+  return value
 }

@@ -202,7 +202,9 @@ export class PostgresLog implements LogSource, AsyncDisposable {
     timeline: number,
     signal: AbortSignal,
   ): Promise<void> {
-    const ancestors = parseTimelineHistory(await timelineHistory(wire, timeline, signal))
+    // The first timeline has no history; of an older one than ours the log does not lead here.
+    const text = timeline > from.timeline ? await timelineHistory(wire, timeline, signal) : ''
+    const ancestors = parseTimelineHistory(text)
     if (ancestors.some((ancestor) => ancestor.timeline === from.timeline)) return
     throw new Fault(
       'source-changed',

@@ -3,6 +3,7 @@ import { access, constants, readdir, readFile, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { Fault } from '#base/faults'
+import type { BaseFacts } from '#engines'
 import type { Owner } from './wal-supply.ts'
 
 const run = promisify(execFile)
@@ -10,6 +11,11 @@ const versionTimeoutMs = 10_000
 
 /** The server programs of one major version. */
 export type Programs = { readonly folder: string; readonly version: string }
+
+/** The major version of the server that a base was taken from. */
+export function majorOf(base: BaseFacts): string {
+  return base.version.split('.')[0] ?? ''
+}
 
 /** Where packages put the server programs, beside PATH. */
 function usualFolders(major: string): string[] {

@@ -1,0 +1,231 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { Fault } from '#base/faults'
+import { tasks } from '#base/tasks'
+import type { BaseFacts, RestoreRequest, RestoreResult } from '#engines'
+import { carriedSettings, configured, type Layout, writeAutoConf } from './layout.ts'
+import { parseHistory, positionOf, toAt } from './lsn.ts'
+import { giveTo, type Programs } from './programs.ts'
+import { answers, recoveryEnd, StartedServer } from './server.ts'
+import { CutFinder, readTimelinePath, type TimelinePath } from './wal-plan.ts'
+import { WalServer } from './wal-server.ts'
+import { type Owner, WalSupply } from './wal-supply.ts'
+
+/** The folder in the data directory where log files lie ready for the recovery: one file system, so that a rename does. */
+export const readyFolder = 'redoubt.wal'
+/** A page's header at most: a recovery may end before it where we count from behind it. */
+const pageHeaderBytes = 40n
+
+/** How a recovery gets its log, and where it ends. */
+export type Recovery = {
+  readonly settings: Readonly<Record<string, string>>
+  readonly supply: WalSupply | undefined
+}
+
+export type RecoveryPlace = {
+  readonly dataDir: string
+  /** A private folder for the socket. */
+  readonly runDir: string
+  readonly owner: Owner | undefined
+}
+
+/** Prepares the recovery from the archive, or from the log in the base alone. */
+export async function planRecovery(
+  request: Pick<RestoreRequest, 'archive' | 'base' | 'target' | 'signal' | 'progress'>,
+  place: RecoveryPlace,
+  all: boolean,
+): Promise<Recovery> {
+  const { archive, base, target, signal } = request
+  if (!archive) {
+    // Nothing is fetched; with recovery.signal the server leaves the source's timeline all the same.
+    const settings = { restore_command: 'false', recovery_target: 'immediate' }
+    return { settings: { ...settings, recovery_target_action: 'promote' }, supply: undefined }
+  }
+  request.progress.phase = 'find the target in the log'
+  const segmentBytes = Number(base.details['walSegmentBytes'] ?? 16_777_216)
+  const wholePath = await readTimelinePath(archive, base.first, signal)
+  const timelines = await pathTo(request, wholePath, segmentBytes)
+  const folder = path.join(place.dataDir, readyFolder)
+  const supply = new WalSupply({
+    archive,
+    first: base.first,
+    consistent: base.consistent,
+    target,
+    path: timelines,
+    segmentBytes,
+    folder,
+    owner: place.owner,
+    all,
+    signal,
+  })
+  const command = all ? copyCommand(folder) : fetchCommand(folder, socketOf(place))
+  const settings = { restore_command: command, recovery_target_timeline: String(timelines.last) }
+  return { settings, supply }
+}
+
+// The server must be told its last timeline before it starts. With several of them the log is searched for the target
+// beforehand; with one, which is nearly always so, it is read only once.
+async function pathTo(
+  request: Pick<RestoreRequest, 'archive' | 'base' | 'target' | 'signal'>,
+  whole: TimelinePath,
+  segmentBytes: number,
+): Promise<TimelinePath> {
+  const { archive, base, target, signal } = request
+  if (!archive || whole.first === whole.last || target.kind === 'latest') return whole
+  const finder = new CutFinder(target, whole, segmentBytes)
+  for await (const segment of archive.segments(base.first, { signal })) {
+    if (segment.segment.endsWith('.history')) continue
+    const { timeline } = parseHistory(segment.history)
+    const content = await archive.read(segment.segment, { signal, history: segment.history })
+    if (!content) throw new Fault('gap', `read the archived log: ${segment.segment} is missing`)
+    finder.begin(timeline, BigInt(`0x${segment.first}`))
+    if (finder.cut) break
+    for await (const bytes of content) if (finder.feed(bytes)) break
+    if (finder.cut) break
+  }
+  finder.finish()
+  const last = finder.cut?.timeline ?? whole.last
+  const leftAt = new Map([...whole.leftAt].filter(([timeline]) => timeline < last))
+  return { first: whole.first, last, leftAt }
+}
+
+export function socketOf(place: RecoveryPlace): string {
+  return path.join(place.runDir, 'wal')
+}
+
+// A file that lies ready is taken by a rename; what does not is asked for, and waited for.
+function fetchCommand(folder: string, socket: string): string {
+  const script = path.join(import.meta.dirname, 'wal-fetch.ts')
+  const ask = [process.execPath, script, socket].map(quoteShell).join(' ')
+  return `mv ${quoteShell(folder)}/"%f" "%p" 2>/dev/null || exec ${ask} "%f" "%p"`
+}
+
+function copyCommand(folder: string): string {
+  const file = `${quoteShell(folder)}/"%f"`
+  return `test -f ${file} || exit 1; cp ${file} "%p" || exit 126`
+}
+
+// In restore_command a percent sign stands for itself only when doubled.
+function quoteShell(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`.replaceAll('%', '%%')
+}
+
+export type RecoverOptions = {
+  readonly programs: Programs
+  readonly owner: Owner | undefined
+  readonly settings: Readonly<Record<string, string>>
+  /** How to see that the server takes connections. */
+  readonly url: string
+  readonly logFile: string
+}
+
+/** Starts the server on a laid-out base and waits until it has replayed the log to the target; checks that it did. */
+export async function recover(
+  request: Pick<RestoreRequest, 'archive' | 'base' | 'target' | 'signal' | 'progress'>,
+  layout: Layout,
+  options: RecoverOptions,
+): Promise<{
+  readonly server: StartedServer
+  readonly result: RestoreResult
+  readonly supply: WalSupply | undefined
+}> {
+  const { dataDir } = layout
+  const { owner } = options
+  const runDir = await mkdtemp(path.join(tmpdir(), 'redoubt-run-'))
+  let server: StartedServer | undefined
+  try {
+    const place = { dataDir, runDir, owner }
+    const { settings, supply } = await planRecovery(request, place, false)
+    const minimums = await missingMinimums(dataDir, request.base)
+    await writeAutoConf(dataDir, { ...minimums, ...settings })
+    await writeFile(path.join(dataDir, 'recovery.signal'), '', { mode: 0o600 })
+    await mkdir(path.join(dataDir, readyFolder), { recursive: true, mode: 0o700 })
+    if (owner) {
+      for (const folder of [runDir, dataDir, ...layout.tablespaces.values()])
+        await giveTo(owner, folder)
+    }
+    request.progress.phase = 'replay the log'
+    server = await replay(request, { ...options, dataDir, socket: socketOf(place), supply })
+    await rm(path.join(dataDir, readyFolder), { recursive: true, force: true })
+    await writeAutoConf(dataDir, {})
+    const reached = await checkReached(dataDir, request.base, supply)
+    return { server, supply, result: { last: supply?.finder.lastCommit, reached, next: [] } }
+  } catch (error) {
+    await server?.stop('immediate')
+    throw error
+  } finally {
+    await rm(runDir, { recursive: true, force: true })
+  }
+}
+
+type ReplayOptions = RecoverOptions & {
+  readonly dataDir: string
+  readonly socket: string
+  readonly supply: WalSupply | undefined
+}
+
+async function replay(
+  request: Pick<RestoreRequest, 'signal'>,
+  options: ReplayOptions,
+): Promise<StartedServer> {
+  const { supply, socket, url } = options
+  const find = supply ? (name: string) => supply.find(name) : async () => undefined
+  let server: StartedServer | undefined
+  try {
+    await tasks(request.signal, async (t) => {
+      await using _wal = await WalServer.listen(socket, find)
+      const supplied = supply ? t.run(() => supply.run()) : Promise.resolve()
+      server = await StartedServer.start(options)
+      await server.until(() => answers(url, t.signal), t.signal)
+      await supplied
+    })
+  } catch (error) {
+    await server?.stop('immediate')
+    throw error
+  }
+  if (!server) throw new Fault('engine', 'start the restored server: it did not start')
+  return server
+}
+
+// The server ends its recovery at the first record that does not stand up, so a damaged file in the middle of the log
+// would look like its end: where it ended is compared with where the log ends.
+async function checkReached(dataDir: string, base: BaseFacts, supply: WalSupply | undefined) {
+  const end = await recoveryEnd(dataDir)
+  if (!end) throw new Fault('engine', 'check the recovery: the server began no timeline of its own')
+  const wanted = supply?.end
+  const { systemId } = parseHistory(base.first.history)
+  const reached = positionOf({ systemId, timeline: end.from }, end.lsn)
+  if (!wanted) return reached
+  if (end.from !== wanted.timeline || end.lsn + pageHeaderBytes < wanted.lsn) {
+    throw new Fault(
+      'corrupt',
+      `check the recovery: it ended at ${toAt(end.lsn)} of timeline ${end.from}, the log reaches ${toAt(wanted.lsn)} of timeline ${wanted.timeline}`,
+      { hint: 'A part of the archived log does not stand up: redoubt vault check names it.' },
+    )
+  }
+  return reached
+}
+
+/** A recovery wants these to be no lower than on the source, which may have had them from its command line. */
+const minimumNames = [
+  'max_connections',
+  'max_worker_processes',
+  'max_wal_senders',
+  'max_prepared_transactions',
+  'max_locks_per_transaction',
+]
+
+export async function missingMinimums(
+  dataDir: string,
+  base: BaseFacts,
+): Promise<Record<string, string>> {
+  const carried = carriedSettings(base)
+  const missing: Record<string, string> = {}
+  for (const name of minimumNames) {
+    const wanted = carried[name]
+    const there = Number((await configured(dataDir, name)) ?? 0)
+    if (wanted !== undefined && there < Number(wanted)) missing[name] = wanted
+  }
+  return missing
+}
