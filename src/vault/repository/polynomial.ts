@@ -8,7 +8,8 @@ export const polynomialDegree = 53
 const windowBytes = 64
 
 export function degree(p: bigint): number {
-  return p === 0n ? -1 : p.toString(2).length - 1
+  const digits = p.toString(16)
+  return digits.length * 4 - 1 - (Math.clz32(Number(`0x${digits.charAt(0)}`)) - 28)
 }
 
 export function remainder(p: bigint, modulus: bigint): bigint {

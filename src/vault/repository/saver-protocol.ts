@@ -45,10 +45,15 @@ export type ToWorker =
   | { readonly kind: 'flush' }
   | { readonly kind: 'stop' }
 
-/** A file or stream that is cut whole: its blob ids, 32 bytes each. */
+/** A file or stream that is cut whole, or could not be read. */
 export type JobResult =
-  | { readonly job: number; readonly ids: ArrayBuffer; readonly sizeBytes: number }
-  | { readonly job: number; readonly code: Code; readonly message: string; readonly cause: unknown }
+  | { readonly job: number; readonly blobs: number; readonly sizeBytes: number }
+  | {
+      readonly job: number
+      readonly code: Code
+      readonly message: string
+      readonly cause: unknown
+    }
 
 export type PackParts = {
   readonly type: BlobType
@@ -64,7 +69,8 @@ export type Added = {
 }
 
 export type FromWorker =
-  | { readonly kind: 'results'; readonly results: readonly JobResult[] }
+  /** The blob ids of all results, one after the other, 32 bytes each. */
+  | { readonly kind: 'results'; readonly results: readonly JobResult[]; readonly ids: ArrayBuffer }
   /** The worker is busy with a large file: these jobs may go elsewhere until that one has its result. */
   | { readonly kind: 'returned'; readonly jobs: readonly FileJob[] }
   | { readonly kind: 'read'; readonly job: number; readonly sizeBytes: number }

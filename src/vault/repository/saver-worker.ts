@@ -46,6 +46,7 @@ class SaverWorker implements Disposable {
   /** What came in the middle of a blob, when nothing but memory can be taken in. */
   readonly #deferred: ToWorker[] = []
   #results: JobResult[] = []
+  #resultIds: Buffer[] = []
   #isBusyWithLarge = false
 
   constructor(port: MessagePort, setup: WorkerSetup) {
@@ -165,9 +166,7 @@ class SaverWorker implements Disposable {
   }
 
   #finishJob(job: number, { ids, sizeBytes }: Cutting): void {
-    const joined = new Uint8Array(ids.length * 32)
-    for (const [i, id] of ids.entries()) joined.set(id, i * 32)
-    this.#addResult({ job, ids: joined.buffer, sizeBytes })
+    this.#addResult({ job, blobs: ids.length, sizeBytes }, ids)
   }
 
   /** What goes wrong with one file is that file's result; anything else ends the worker. */
@@ -176,15 +175,19 @@ class SaverWorker implements Disposable {
     this.#addResult({ job, code: error.code, message: error.message, cause: error.cause })
   }
 
-  #addResult(result: JobResult): void {
+  #addResult(result: JobResult, ids: readonly Buffer[] = []): void {
     this.#results.push(result)
+    for (const id of ids) this.#resultIds.push(id)
     if (this.#results.length >= resultsMax) this.#sendResults()
   }
 
   #sendResults(): void {
     if (this.#results.length === 0) return
-    this.#post({ kind: 'results', results: this.#results })
+    const ids = new Uint8Array(this.#resultIds.length * 32)
+    for (const [i, id] of this.#resultIds.entries()) ids.set(id, i * 32)
+    this.#post({ kind: 'results', results: this.#results, ids: ids.buffer }, [ids.buffer])
     this.#results = []
+    this.#resultIds = []
   }
 
   #takePiece({ job, bytes, size, isLast }: Extract<ToWorker, { kind: 'piece' }>): void {

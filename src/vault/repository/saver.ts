@@ -305,7 +305,7 @@ class WorkerSaver implements BlobSaver {
   #handle(lane: Lane, message: FromWorker): void {
     switch (message.kind) {
       case 'results':
-        for (const result of message.results) this.#settle(lane, result)
+        this.#settleAll(lane, message.results, Buffer.from(message.ids))
         return this.#dispatchSoon()
       case 'returned':
         return this.#takeBack(lane, message.jobs)
@@ -332,7 +332,18 @@ class WorkerSaver implements BlobSaver {
     }
   }
 
-  #settle(lane: Lane, result: JobResult): void {
+  #settleAll(lane: Lane, results: readonly JobResult[], ids: Buffer): void {
+    let at = 0
+    for (const result of results) {
+      const blobs: string[] = []
+      for (const end = at + (('blobs' in result) ? result.blobs * 32 : 0); at < end; at += 32) {
+        blobs.push(ids.toString('hex', at, at + 32))
+      }
+      this.#settle(lane, result, blobs)
+    }
+  }
+
+  #settle(lane: Lane, result: JobResult, blobs: readonly string[]): void {
     lane.files.delete(result.job)
     lane.isBusy = false
     const job = this.#jobs.get(result.job)
@@ -342,9 +353,6 @@ class WorkerSaver implements BlobSaver {
       const { code, message, cause } = result
       return job.reject(new Fault(code, message, { cause }))
     }
-    const ids = Buffer.from(result.ids)
-    const blobs: string[] = []
-    for (let at = 0; at < ids.length; at += 32) blobs.push(ids.toString('hex', at, at + 32))
     job.resolve({ blobs, sizeBytes: BigInt(result.sizeBytes) })
   }
 
