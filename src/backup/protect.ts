@@ -117,16 +117,12 @@ class Protection {
   }
 
   async start(t: Tasks): Promise<void> {
-    const { source, vaults, stateDirectory } = this.#request
+    const { source, vaults, stateDirectory, durability } = this.#request
+    const eager = durability === 'strict'
     for (const vault of vaults) {
       const onDurable = () => this.#settle()
-      const shipper = new Shipper({
-        vault,
-        source,
-        journal: this.#journal,
-        stateDirectory,
-        onDurable,
-      })
+      const journal = this.#journal
+      const shipper = new Shipper({ vault, source, journal, stateDirectory, eager, onDurable })
       await shipper.connect(t.signal)
       this.#shippers.push(shipper)
       const name = `ship to ${vault.url}`

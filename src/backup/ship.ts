@@ -4,11 +4,15 @@ import type { LogBeat, Position } from '#change'
 import type { Journal } from '#journal'
 import type { ArchiveWriter, Vault } from '#vault'
 
+const tailMaxMs = 5000
+
 export type ShipperOptions = {
   readonly vault: Vault
   readonly source: string
   readonly journal: Journal
   readonly stateDirectory: string
+  /** Commits wait for the vault: ship what there is as soon as nothing else is on its way, not by the clock. */
+  readonly eager: boolean
   /** Called when more became durable in this vault. */
   readonly onDurable: () => void
 }
@@ -26,6 +30,7 @@ export class Shipper {
   #durable: Position | undefined
   #gapSaid: string | undefined
   #said = 'not connected yet'
+  #appended = Promise.withResolvers<void>()
 
   constructor(options: ShipperOptions) {
     this.#options = options
@@ -47,12 +52,43 @@ export class Shipper {
     writer.onDurable((position) => this.#advance(position))
     this.#said = 'shipping'
     try {
-      await tasks(signal, (t) => this.#ship(writer, journal, t.signal))
+      await tasks(signal, async (t) => {
+        if (this.#options.eager) void t.run((inner) => this.#flushEagerly(writer, inner))
+        await this.#ship(writer, journal, t.signal)
+      })
     } catch (error) {
       this.#said = error instanceof Error ? error.message : String(error)
       throw error
     } finally {
       this.#writer = undefined
+      if (signal.aborted) await this.#shipTail(writer)
+    }
+  }
+
+  /** One flush behind the other: commits that come in while one is on its way share the next. */
+  async #flushEagerly(writer: ArchiveWriter, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      await this.#nextAppend(signal)
+      this.#appended = Promise.withResolvers<void>()
+      await writer.flush({ signal })
+    }
+  }
+
+  async #nextAppend(signal: AbortSignal): Promise<void> {
+    const wake = () => this.#appended.resolve()
+    signal.addEventListener('abort', wake, { once: true })
+    await this.#appended.promise
+    signal.removeEventListener('abort', wake)
+    signal.throwIfAborted()
+  }
+
+  /** Stopped in good order: what was taken in goes out, if the vault still answers. */
+  async #shipTail(writer: ArchiveWriter): Promise<void> {
+    try {
+      await writer.flush({ signal: AbortSignal.timeout(tailMaxMs) })
+    } catch (error) {
+      // Nothing is lost: the journal holds it, and the next start goes on from there.
+      this.#said = `the tail stays in the journal: ${error instanceof Error ? error.message : String(error)}`
     }
   }
 
@@ -62,6 +98,7 @@ export class Shipper {
       try {
         for await (const block of journal.read(after, { signal })) {
           await writer.append(block, { signal })
+          this.#appended.resolve()
           after = { history: block.history, at: block.next }
         }
         return

@@ -105,6 +105,12 @@ export class Protection implements AsyncDisposable {
     }
   }
 
+  /** Ends it as a crash would. */
+  async kill9(): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#ended
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     process.off('exit', this.#onExit)
     this.#child.kill('SIGINT')

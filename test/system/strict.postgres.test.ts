@@ -1,0 +1,17 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { openPostgresEngine } from '../../src/demo/servers/postgres.ts'
+import { Scratch } from '../support/scratch.ts'
+import { strictTrial } from '../support/strict-trial.ts'
+
+for (const killAfterMs of [700, 1900]) {
+  test(`strict loses no commit of PostgreSQL when server and archiver die after ${killAfterMs} ms`, async () => {
+    using scratch = new Scratch('strict-bin')
+    const trial = await strictTrial(openPostgresEngine(scratch.path), killAfterMs)
+    assert.ok(trial.seen > 10, `${trial.seen} commits were seen`)
+    assert.equal(trial.lost, 0, JSON.stringify(trial))
+    assert.equal(trial.differences, 0, JSON.stringify(trial))
+    // At most the one that was in flight is more than what was seen.
+    assert.ok(trial.restored <= trial.seen + 1, JSON.stringify(trial))
+  })
+}
