@@ -62,11 +62,11 @@ async function visitTree(
 /** Blobs that snapshots need. */
 export type UsedBlobs = { readonly trees: IdSet; readonly data: IdSet }
 
-/** Everything that the roots need; throws what a missing or damaged tree throws. */
+/** Everything that the roots need. Throws what a missing or damaged tree throws, unless `onDamaged` takes it. */
 export async function findUsedBlobs(
   repository: Pick<Repository, 'loadBlob'>,
   roots: Iterable<string>,
-  options: { readonly signal: AbortSignal; readonly onTree?: (() => void) | undefined },
+  options: Omit<TreeVisitor, 'onNode'> & { readonly signal: AbortSignal },
 ): Promise<UsedBlobs> {
   const used = { trees: new IdSet(), data: new IdSet() }
   await visitTrees(repository, roots, used.trees, {

@@ -1,0 +1,78 @@
+import { IdSet } from './id-set.ts'
+import { headerEntryBytes, packSizeBytes } from './pack.ts'
+import type { PackUse } from './prune-plan.ts'
+import type { BlobType, Repository } from './repository.ts'
+import type { UsedBlobs } from './tree-usage.ts'
+
+/** Where a blob that was stored more than once is kept; its other places count as unused. */
+export type Keepers = ReadonlyMap<string, string>
+
+function nameOf(type: BlobType, id: string): string {
+  return `${type} ${id}`
+}
+
+function isUsed(used: UsedBlobs, type: BlobType, id: string): boolean {
+  return (type === 'tree' ? used.trees : used.data).has(id)
+}
+
+/** Whether a blob is needed from this very pack. */
+export function isKept(
+  used: UsedBlobs,
+  keepers: Keepers,
+  pack: string,
+  { type, id }: { readonly type: BlobType; readonly id: string },
+): boolean {
+  if (!isUsed(used, type, id)) return false
+  return keepers.size === 0 || (keepers.get(nameOf(type, id)) ?? pack) === pack
+}
+
+/** Of several places of a needed blob the one is kept whose pack is needed most for other reasons. */
+export function chooseKeepers(repository: Pick<Repository, 'blobs'>, used: UsedBlobs): Keepers {
+  const places = new Map<string, string[]>()
+  const seen = { tree: new IdSet(), data: new IdSet() }
+  for (const { type, id } of repository.blobs()) {
+    if (isUsed(used, type, id) && !seen[type].add(id)) places.set(nameOf(type, id), [])
+  }
+  if (places.size === 0) return new Map()
+  const weight = new Map<string, number>()
+  for (const { type, id, pack, length } of repository.blobs()) {
+    const copies = places.get(nameOf(type, id))
+    if (copies) copies.push(pack)
+    else if (isUsed(used, type, id)) weight.set(pack, (weight.get(pack) ?? 0) + length)
+  }
+  const heavierFirst = (a: string, b: string) =>
+    (weight.get(b) ?? 0) - (weight.get(a) ?? 0) || (a < b ? -1 : 1)
+  return new Map([...places].map(([name, packs]) => [name, packs.toSorted(heavierFirst)[0] ?? '']))
+}
+
+/** A pack as the index has it, with the size that it must have. */
+export type MeasuredPack = PackUse & { readonly packBytes: number }
+
+/** What is needed of each indexed pack. */
+export function measurePacks(
+  repository: Pick<Repository, 'blobs'>,
+  used: UsedBlobs,
+  keepers: Keepers,
+): ReadonlyMap<string, MeasuredPack> {
+  const uses = new Map<string, { -readonly [field in keyof MeasuredPack]: MeasuredPack[field] }>()
+  for (const blob of repository.blobs()) {
+    const { pack: id, type, length, plainLength } = blob
+    const use = uses.get(id) ?? {
+      id,
+      usedBytes: 0,
+      unusedBytes: 0,
+      holdsTrees: false,
+      holdsData: false,
+      isUncompressed: false,
+      packBytes: packSizeBytes([]),
+    }
+    uses.set(id, use)
+    const kept = isKept(used, keepers, id, blob)
+    use[kept ? 'usedBytes' : 'unusedBytes'] += length
+    use.packBytes += length + headerEntryBytes(plainLength)
+    if (type === 'tree') use.holdsTrees = true
+    else use.holdsData = true
+    if (plainLength === 0 && kept) use.isUncompressed = true
+  }
+  return uses
+}
