@@ -11,6 +11,16 @@ if ! cmp -s package-lock.json "$stamp"; then
   }
   echo 'redoubt: installing dependencies (once)' >&2
   npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+  # npm 9, as Debian 12 has it, makes no link to the program of an optional package.
+  if [ ! -e node_modules/.bin/node ]; then
+    for program in node_modules/node-*-*/bin/node; do
+      [ -x "$program" ] && ln -sf "../${program#node_modules/}" node_modules/.bin/node
+    done
+  fi
+  [ -x node_modules/.bin/node ] || {
+    echo "redoubt: there is no Node binary package for $(uname -s) on $(uname -m)" >&2
+    exit 2
+  }
   cp package-lock.json "$stamp"
 fi
 if [ ! -e build/kernels.wasm ] || [ -n "$(find wasm -newer build/kernels.wasm -type f)" ]; then

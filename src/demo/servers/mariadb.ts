@@ -109,7 +109,8 @@ async function startServer(
   writeFileSync(first, firstStatements(password, options.shop))
   handOver(folder)
   const basedir = places.filter((place) => place.startsWith('--basedir'))
-  const auth = ['--auth-root-authentication-method=normal', '--skip-test-db']
+  // Forced: it would refuse a machine whose own name does not resolve.
+  const auth = ['--auth-root-authentication-method=normal', '--skip-test-db', '--force']
   runUnprivileged([install, '--no-defaults', ...basedir, `--datadir=${dataDir}`, ...auth])
   const port = await freePort()
   const listen = [`--port=${port}`, '--bind-address=127.0.0.1', '--skip-name-resolve']

@@ -54,7 +54,8 @@ async function flavor(version: MariadbVersion): Promise<Flavor> {
       'innodb-flush-log-at-trx-commit': '1',
     },
     initialise: (folder) => {
-      const auth = ['--auth-root-authentication-method=normal', '--skip-test-db']
+      // Forced: it would refuse a machine whose own name does not resolve.
+      const auth = ['--auth-root-authentication-method=normal', '--skip-test-db', '--force']
       const places = ['--no-defaults', `--basedir=${usr}`, `--datadir=${folder}`]
       runAsServerUser([`${bin}/mariadb-install-db`, ...places, ...auth])
     },
