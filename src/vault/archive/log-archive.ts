@@ -24,6 +24,8 @@ export type WriterChoices = Options & {
   readonly stateDirectory?: string | undefined
   /** Object lock of folded objects, where the store has it. */
   readonly retainMs?: number | undefined
+  /** How long a commit may wait for company on its way to the store; 400 ms unless told. */
+  readonly cutAfterMs?: number | undefined
 }
 
 /** The log archive of all sources. */
@@ -62,7 +64,7 @@ export class LogArchive implements Archive {
   }
 
   async openWriter(source: string, choices: WriterChoices): Promise<ArchiveWriter> {
-    const { signal, stateDirectory, retainMs } = choices
+    const { signal, stateDirectory, retainMs, cutAfterMs } = choices
     const own = stateDirectory === undefined
     const folder = own
       ? await mkdtemp(path.join(tmpdir(), 'redoubt-spool-'))
@@ -70,7 +72,7 @@ export class LogArchive implements Archive {
     try {
       const { time, ...rest } = this.#options
       const writer = await openWriter(
-        { ...rest, time: time ?? systemTime, source, spoolFolder: folder, retainMs },
+        { ...rest, time: time ?? systemTime, source, spoolFolder: folder, retainMs, cutAfterMs },
         signal,
       )
       if (own) writer.onClosed(() => rm(folder, { recursive: true, force: true }))
