@@ -1,11 +1,8 @@
 import assert from 'node:assert/strict'
-import { fork } from 'node:child_process'
-import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import type { Storage } from '../storage.ts'
 import { chunks, collect, pattern, rejects } from '../storage.suite.ts'
 import { openFsStorage } from './fs.ts'
@@ -99,26 +96,6 @@ test('a failed put leaves no file behind', async () => {
   await storage.put('data/b', pattern(1), { ifAbsent: true })
   await rejects(storage.put('data/b', pattern(2), { ifAbsent: true }), 'exists')
   assert.deepEqual(fs.readdirSync(join(root, 'data')), ['b'])
-})
-
-test('a writer killed at any moment leaves whole objects only', async () => {
-  const { root, storage } = await openNew()
-  const writer = fileURLToPath(new URL('./testdata/writer.ts', import.meta.url))
-  for (let round = 0; round < 3; round++) {
-    const child = fork(writer, [root], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-    // It tells of each object that it saw stored; it dies with others under way.
-    const told: string[] = []
-    child.on('message', (key: string) => told.push(key))
-    while (told.length < 20 * (round + 1)) await once(child, 'message')
-    child.kill('SIGKILL')
-    await once(child, 'exit')
-    const keys = new Set(await keysOf(storage))
-    for (const key of told) assert.ok(keys.has(key), `${key} was stored`)
-    for (const key of keys) {
-      const bytes = await storage.get(key)
-      assert.ok(bytes.equals(pattern(Number(key.split('-')[1]))), `${key} is whole`)
-    }
-  }
 })
 
 test('streams larger than any buffer pass through', async () => {

@@ -1,22 +1,24 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { closeSync, existsSync, openSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { CreateBucketCommand, ListObjectVersionsCommand, S3Client } from '@aws-sdk/client-s3'
-import { servicesFolder } from './services.ts'
+import {
+  asServerUser,
+  freePort,
+  giveToServerUser,
+  runAsServerUser,
+  ServerProcess,
+  untilReady,
+} from './process.ts'
+import { service, type Service } from './services.ts'
 
 const run = promisify(execFile)
-const root = join(servicesFolder, 'ceph-rgw')
-const startTimeoutMs = 90_000
 const startsMax = 2
-
-/** Whether this machine has the gateway's programs. */
-export const cephInstalled = existsSync(join(root, 'bin', 'radosgw'))
 
 export type CephOptions = {
   /** `memstore` starts in a second and forgets; `bluestore` lives on disk and survives `kill -9`. */
@@ -42,13 +44,13 @@ export class Ceph implements AsyncDisposable {
   /** What a child process needs to speak to it. */
   readonly env: Readonly<Record<string, string>>
   readonly #dir: string
-  readonly #daemons = new Map<Daemon, ChildProcess>()
-  readonly #onExit = () => {
-    this.#kill('rgw', 'osd', 'mon')
-    rmSync(this.#dir, { recursive: true, force: true })
-  }
+  readonly #service: Service
+  readonly #daemons = new Map<Daemon, ServerProcess>()
+  /** The daemons die with this process; what they leave on disk goes here. */
+  readonly #onExit = () => rmSync(this.#dir, { recursive: true, force: true })
 
-  private constructor(dir: string, port: number) {
+  private constructor(programs: Service, dir: string, port: number) {
+    this.#service = programs
     this.#dir = dir
     this.port = port
     this.endpoint = `http://127.0.0.1:${port}`
@@ -62,10 +64,11 @@ export class Ceph implements AsyncDisposable {
   }
 
   static async start(options: CephOptions = {}): Promise<Ceph> {
+    const programs = await service('ceph-rgw')
     for (let starts = 1; ; starts++) {
-      const [port, monitorPort] = await freePorts()
+      const [port, monitorPort] = [await freePort(), await freePort()]
       const dir = await mkdtemp(join(tmpdir(), 'redoubt-ceph-'))
-      const ceph = new Ceph(dir, port)
+      const ceph = new Ceph(programs, dir, port)
       try {
         await ceph.#create(options.store ?? 'memstore', monitorPort)
         return ceph
@@ -140,13 +143,14 @@ export class Ceph implements AsyncDisposable {
   /** Runs `radosgw-admin` and returns what it printed. */
   async admin(...args: string[]): Promise<string> {
     const config = ['-c', join(this.#dir, 'ceph.conf')]
-    const { stdout } = await run(join(root, 'bin/radosgw-admin'), [...config, ...args])
+    const command = [join(this.#service.bin, 'radosgw-admin'), ...config, ...args]
+    const { stdout } = await run(...asServerUser(command), { cwd: '/' })
     return stdout
   }
 
   /** Ends the gateway with `kill -9`, as a lost machine would; `startGateway` brings it back. */
   async killGateway(): Promise<void> {
-    await this.#end('rgw')
+    await this.#daemons.get('rgw')?.kill9()
   }
 
   async startGateway(): Promise<void> {
@@ -157,29 +161,33 @@ export class Ceph implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     process.off('exit', this.#onExit)
     // The OSD waits for nobody when it is killed; asked to stop after the monitor has gone it would hang.
-    for (const daemon of ['rgw', 'osd', 'mon'] as const) await this.#end(daemon)
+    for (const daemon of ['rgw', 'osd', 'mon'] as const) await this.#daemons.get(daemon)?.kill9()
     await rm(this.#dir, { recursive: true, force: true })
   }
 
   async #create(store: 'memstore' | 'bluestore', monitorPort: number): Promise<void> {
+    const dir = this.#dir
     const fsid = randomUUID()
-    const [config, monmap, osdmap] = ['ceph.conf', 'monmap', 'osdmap'].map((n) =>
-      join(this.#dir, n),
-    )
-    for (const folder of ['mon', 'osd', 'rgw']) await mkdir(join(this.#dir, folder))
-    await writeFile(join(this.#dir, 'keyring'), '')
-    await writeFile(
-      `${config}`,
-      formatConfig({ dir: this.#dir, fsid, store, port: this.port, monitorPort }),
-    )
+    for (const folder of ['mon', 'osd', 'rgw']) await mkdir(join(dir, folder))
+    await writeFile(join(dir, 'keyring'), '')
+    const libraries = libraryDir(this.#service.root)
+    const config = formatConfig({ dir, fsid, store, port: this.port, monitorPort, libraries })
+    await writeFile(join(dir, 'ceph.conf'), config)
+    giveToServerUser(dir)
     const address = `[v2:127.0.0.1:${monitorPort}]`
-    await tool('monmaptool', `--create --clobber --fsid ${fsid} --addv a ${address} ${monmap}`)
-    // Its exit code complains of a crush map that it wrote all the same.
-    await tool('osdmaptool', `--createsimple 1 --clobber ${osdmap} --pg-bits 3`).catch(() => '')
-    const maps = `--monmap ${monmap} --osdmap ${osdmap} --keyring ${join(this.#dir, 'keyring')}`
-    await tool('ceph-mon', `-i a -c ${config} --mkfs ${maps}`)
+    const [monmap, osdmap] = [join(dir, 'monmap'), join(dir, 'osdmap')]
+    this.#tool('monmaptool', `--create --clobber --fsid ${fsid} --addv a ${address} ${monmap}`)
+    try {
+      this.#tool('osdmaptool', `--createsimple 1 --clobber ${osdmap} --pg-bits 3`)
+    } catch (error) {
+      // Its exit code complains of the crush map of a file that it wrote all the same.
+      if (!existsSync(osdmap)) throw error
+    }
+    const maps = `--monmap ${monmap} --osdmap ${osdmap} --keyring ${join(dir, 'keyring')}`
+    this.#tool('ceph-mon', `-i a -c ${join(dir, 'ceph.conf')} --mkfs ${maps}`)
     this.#spawn('mon', 'ceph-mon', '-i a -f')
-    await tool('ceph-osd', `-i 0 -c ${config} --mkfs --osd-uuid ${randomUUID()}`)
+    const osd = `--mkfs --osd-uuid ${randomUUID()}`
+    this.#tool('ceph-osd', `-i 0 -c ${join(dir, 'ceph.conf')} ${osd}`)
     this.#spawn('osd', 'ceph-osd', '-i 0 -f')
     // The user before the gateway: the call waits for the OSD and makes the pools.
     const keys = [`--access-key=${this.accessKey}`, `--secret-key=${this.secretKey}`]
@@ -187,47 +195,25 @@ export class Ceph implements AsyncDisposable {
     await this.startGateway()
   }
 
+  #tool(name: string, options: string): void {
+    runAsServerUser([join(this.#service.bin, name), ...options.split(' ')])
+  }
+
   #spawn(daemon: Daemon, program: string, options: string): void {
-    const output = openSync(join(this.#dir, `${daemon}.out`), 'a')
-    const args = [
-      join(root, 'bin', program),
-      ...options.split(' '),
-      '-c',
-      join(this.#dir, 'ceph.conf'),
-    ]
-    // The kernel ends the daemon when the test process dies, however it dies.
-    const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...args], {
-      stdio: ['ignore', output, output],
-    })
-    closeSync(output)
-    child.unref()
-    this.#daemons.set(daemon, child)
+    const config = ['-c', join(this.#dir, 'ceph.conf')]
+    const command = [join(this.#service.bin, program), ...options.split(' '), ...config]
+    this.#daemons.set(daemon, new ServerProcess(command, join(this.#dir, `${daemon}.out`)))
   }
 
   async #untilUp(): Promise<void> {
-    const deadline = performance.now() + startTimeoutMs
-    while (!(await answers(this.port))) {
-      const down = [...this.#daemons].find(([, child]) => child.exitCode !== null)
-      if (down || performance.now() > deadline) {
-        const daemon = down?.[0] ?? 'rgw'
-        const output = await readFile(join(this.#dir, `${daemon}.out`), 'utf8')
-        throw new Error(`ceph ${daemon} did not come up: ${output.slice(-2000)}`)
-      }
-      await sleep(50)
+    const gateway = this.#daemons.get('rgw')
+    if (!gateway) throw new Error('no gateway was started')
+    try {
+      await untilReady(gateway, () => answers(this.port))
+    } catch (error) {
+      const output = await readFile(join(this.#dir, 'rgw.out'), 'utf8')
+      throw new Error(`ceph's gateway did not come up: ${output.slice(-2000)}`, { cause: error })
     }
-  }
-
-  #kill(...daemons: Daemon[]): void {
-    for (const daemon of daemons) this.#daemons.get(daemon)?.kill('SIGKILL')
-  }
-
-  async #end(daemon: Daemon): Promise<void> {
-    const child = this.#daemons.get(daemon)
-    if (!child || child.exitCode !== null || child.signalCode !== null) return
-    const ended = new Promise((resolve) => child.once('exit', resolve))
-    child.ref()
-    child.kill('SIGKILL')
-    await ended
   }
 }
 
@@ -237,11 +223,6 @@ let shared: Promise<Ceph> | undefined
 export function sharedCeph(): Promise<Ceph> {
   shared ??= Ceph.start()
   return shared
-}
-
-async function tool(name: string, options: string): Promise<string> {
-  const { stdout } = await run(join(root, 'bin', name), options.split(' '))
-  return stdout
 }
 
 function answers(port: number): Promise<boolean> {
@@ -255,24 +236,11 @@ function answers(port: number): Promise<boolean> {
   })
 }
 
-async function freePorts(): Promise<readonly [number, number]> {
-  const servers = [createServer(), createServer()]
-  const ports: number[] = []
-  for (const server of servers) {
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    const address = server.address()
-    if (address && typeof address === 'object') ports.push(address.port)
-  }
-  for (const server of servers) server.close()
-  const [first = 0, second = 0] = ports
-  return [first, second]
-}
-
 /** The library folder of the unpacked packages: its name holds the processor's architecture. */
-function libraryDir(): string {
-  const base = join(root, 'root/usr/lib')
+function libraryDir(root: string): string {
+  const base = join(root, 'usr/lib')
   const found = readdirSync(base).find((name) => existsSync(join(base, name, 'rados-classes')))
-  if (!found) throw new Error(`no ceph libraries in ${base}: run ./check once, it fetches them`)
+  if (!found) throw new Error(`no ceph libraries in ${base}`)
   return join(base, found)
 }
 
@@ -283,9 +251,9 @@ function formatConfig(facts: {
   readonly store: string
   readonly port: number
   readonly monitorPort: number
+  readonly libraries: string
 }): string {
-  const { dir, fsid, store, port, monitorPort } = facts
-  const libraries = libraryDir()
+  const { dir, fsid, store, port, monitorPort, libraries } = facts
   return `[global]
 fsid = ${fsid}
 mon_initial_members = a

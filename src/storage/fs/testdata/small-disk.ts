@@ -21,7 +21,7 @@ await storage.delete('data/more')
 assert.ok(pattern(500_000).equals(await storage.get('data/kept')))
 
 writeFileSync(join(root, 'data', '.redoubt-tmp-00'), 'half')
-execFileSync('mount', ['-o', 'remount,bind,ro', root])
+execFileSync('sh', ['-c', 'mount -o remount,bind,ro "$1"', 'sh', root])
 await rejects(storage.put('data/b', pattern(1)), 'denied')
 await rejects(storage.delete('data/kept'), 'denied')
 const later = () => Date.now() + 90_000_000
@@ -31,7 +31,7 @@ await rejects(reader.put('data/b', pattern(1), { ifAbsent: true }), 'unsupported
 assert.equal((await collect(reader.list(''))).length, 1, 'stale files cannot be swept here')
 assert.deepEqual(await keysOf(), ['data/kept'])
 
-execFileSync('umount', ['--lazy', root])
+execFileSync('sh', ['-c', 'umount --lazy "$1"', 'sh', root])
 // Below the mount point stands an empty folder: it is not the store that was opened.
 await rejects(keysOf(), 'unreachable')
 await rejects(storage.stat('data/kept'), 'unreachable')
