@@ -1,10 +1,17 @@
 import { isFault } from '#base/faults'
 import type { Flavor } from './flavor.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
+import { serverErrorNumber } from './protocol/server-error.ts'
 import { Session } from './protocol/session.ts'
 import { splitTop } from './ddl.ts'
 import type { BaseReader } from '#engines'
 import { quotePlain } from './sql.ts'
+
+/**
+ * ER_PASSWORD_NO_MATCH: under skip_name_resolve the server leaves accounts whose host is a name out of its tables in
+ * memory, though they stand in mysql.user.
+ */
+const unknownUser = 1133
 
 /** Accounts that every server makes for itself. */
 const ownAccounts = new Set([
@@ -37,18 +44,16 @@ export async function readUsers(
       { signal },
     )
     const accounts = rows.filter(([user]) => !ownAccounts.has(user ?? ''))
-    for (const [user, host, isRole] of accounts) {
-      statements.push(
-        await create(
-          session,
-          flavor,
-          { user: user ?? '', host: host ?? '', isRole: isRole === 'Y' },
-          signal,
-        ),
-      )
+    const known: Account[] = []
+    for (const [user = '', host = '', isRole] of accounts) {
+      const own = { user: user ?? '', host: host ?? '', isRole: isRole === 'Y' }
+      const statement = await create(session, flavor, own, signal)
+      if (statement === undefined) continue
+      statements.push(statement)
+      known.push(own)
     }
-    for (const [user, host, isRole] of accounts) {
-      const name = isRole === 'Y' ? quotePlain(user ?? '') : account(user ?? '', host ?? '')
+    for (const { user, host, isRole } of known) {
+      const name = isRole ? quotePlain(user) : account(user, host)
       const grants = await session.texts(`SHOW GRANTS FOR ${name}`, { signal })
       statements.push(...grants.map(([grant]) => grant ?? ''))
     }
@@ -63,17 +68,24 @@ function account(user: string, host: string): string {
   return `${quotePlain(user)}@${quotePlain(host)}`
 }
 
+type Account = { readonly user: string; readonly host: string; readonly isRole: boolean }
+
+/** The account's statement; undefined for one that the server itself does not take notice of. */
 async function create(
   session: Session,
   flavor: Flavor,
-  own: { readonly user: string; readonly host: string; readonly isRole: boolean },
+  own: Account,
   signal: AbortSignal,
-): Promise<string> {
+): Promise<string | undefined> {
   if (own.isRole) return `CREATE ROLE IF NOT EXISTS ${quotePlain(own.user)}`
   const name = account(own.user, own.host)
   // Before MySQL 5.7 and MariaDB 10.2 the grants themselves carry the passwords.
   if (flavor.family === 'mysql' && flavor.number < 50_706) return `-- ${name.replaceAll('\n', ' ')}`
-  const row = await session.one(`SHOW CREATE USER ${name}`, { signal })
+  const row = await session.one(`SHOW CREATE USER ${name}`, { signal }).catch((error: unknown) => {
+    if (serverErrorNumber(error) === unknownUser) return undefined
+    throw error
+  })
+  if (row === undefined) return undefined
   return (row?.[0] ?? '').replace(/^CREATE USER /, 'CREATE USER IF NOT EXISTS ')
 }
 
