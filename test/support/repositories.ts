@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { systemTime, type Time } from '#base/time'
 import type { Storage } from '#storage'
 import { initRepository } from '../../src/vault/repository/open.ts'
@@ -81,6 +83,15 @@ async function saveTree(saver: BlobSaver, folder: Folder): Promise<string> {
     }
   }
   return saver.saveBlob('tree', encodeTree(nodes))
+}
+
+/** Lays the objects of a store out as files, for stock tools. */
+export async function writeObjects(storage: Storage, dir: string): Promise<void> {
+  for (const [key, bytes] of await readObjects(storage)) {
+    const path = join(dir, key)
+    await mkdir(dirname(path), { recursive: true })
+    await writeFile(path, bytes)
+  }
 }
 
 /** All objects of a store with their bytes. */

@@ -39,8 +39,17 @@ class World {
   }
 }
 
-/** Three snapshots of which the last two share data; the first is removed. */
+let template: Map<string, Buffer> | undefined
+
+/** Three snapshots of which the first two share data; the first is removed. */
 async function makeWorld(): Promise<World> {
+  template ??= await readObjects((await buildWorld()).storage)
+  const world = new World()
+  for (const [key, bytes] of template) await world.storage.put(key, bytes)
+  return world
+}
+
+async function buildWorld(): Promise<World> {
   const world = new World()
   const repository = await makeRepository(world.storage)
   const shared = noise('shared', 300_000)
