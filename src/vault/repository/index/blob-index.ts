@@ -1,8 +1,10 @@
 import { assert } from '#base/faults'
 import { indexMemoryBlobsMax } from '../limits.ts'
 import type { BlobPlace, BlobType, IndexedPack, PackedBlob } from '../repository.ts'
-import { BlobTable, hexWords, idWords, pendingPack, wordsHex } from './blob-table.ts'
+import { BlobTable, hexWords, idWords, pendingPack, wordsHex, type Place } from './blob-table.ts'
 import { PackNames } from './pack-names.ts'
+import { idWordCount, packWord, treeBit } from './record.ts'
+import { placeAt } from './run-files.ts'
 
 /** Room beyond the limit for what workers claim before the next spill. */
 const headroom = 262_144
@@ -12,13 +14,16 @@ export class BlobIndex {
   readonly table: BlobTable
   readonly #packs = new PackNames()
 
+  readonly #memoryBlobsMax: number
+
   constructor(memoryBlobsMax = indexMemoryBlobsMax) {
+    this.#memoryBlobsMax = memoryBlobsMax
     this.table = new BlobTable({ capacity: memoryBlobsMax + headroom })
   }
 
   /** Blobs, duplicates counted. */
   get count(): number {
-    return this.table.count
+    return this.table.count + this.table.runs.count
   }
 
   get sizeBytes(): number {
@@ -37,6 +42,7 @@ export class BlobIndex {
   addPack({ id, blobs }: IndexedPack): void {
     if (this.#packs.has(id)) return
     const pack = this.#packs.add(id)
+    if (this.table.count + blobs.length > this.#memoryBlobsMax) this.table.spill()
     for (const blob of blobs) this.#addBlob(pack, blob)
   }
 
@@ -65,15 +71,15 @@ export class BlobIndex {
     const tree = type === 'tree'
     for (let record = -1; ; ) {
       record = this.table.locked(() => this.table.findRecord(words, tree, record))
-      if (record < 0) return undefined
-      const place = this.#placeOf(record)
-      if (place) yield place
+      if (record < 0) break
+      const place = this.table.placeOf(record)
+      if (place.pack !== pendingPack) yield this.#named(place)
     }
+    for (const place of this.table.runs.find(words, tree)) yield this.#named(place)
+    return undefined
   }
 
-  #placeOf(record: number): BlobPlace | undefined {
-    const { pack, offset, length, plainLength } = this.table.placeOf(record)
-    if (pack === pendingPack) return undefined
+  #named({ pack, offset, length, plainLength }: Place): BlobPlace {
     return { pack: this.#packs.nameOf(pack), offset, length, plainLength }
   }
 
@@ -81,11 +87,20 @@ export class BlobIndex {
   *entries(): Generator<BlobPlace & { readonly id: string; readonly type: BlobType }> {
     const words = idWords(Buffer.alloc(32))
     for (let record = 0; record < this.table.count; record++) {
-      const place = this.#placeOf(record)
-      if (!place) continue
+      const place = this.table.placeOf(record)
+      if (place.pack === pendingPack) continue
       this.table.idOf(record, words)
-      yield { ...place, id: wordsHex(words), type: this.table.isTree(record) ? 'tree' : 'data' }
+      yield this.#entry(words, this.table.isTree(record), place)
     }
+    for (const { words: page, at } of this.table.runs.records()) {
+      const isTree = ((page[at + packWord] ?? 0) & treeBit) !== 0
+      yield this.#entry(page.subarray(at, at + idWordCount), isTree, placeAt(page, at))
+    }
+  }
+
+  #entry(id: Uint32Array, isTree: boolean, place: Place) {
+    const type: BlobType = isTree ? 'tree' : 'data'
+    return { ...this.#named(place), id: wordsHex(id), type }
   }
 
   clear(): void {

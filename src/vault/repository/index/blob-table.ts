@@ -1,15 +1,12 @@
 import { assert } from '#base/faults'
-
-// One record a blob, in memory that worker threads share: twelve 32-bit words of which eight are the id.
-const recordWords = 12
-const placeWord = 8
-const recordBytes = recordWords * 4
-const treeBit = 0x8000_0000
+import { idWordCount, packWord, recordBytes, recordWords, treeBit } from './record.ts'
+import { compareIds, placeAt, RunFiles, type SharedRuns } from './run-files.ts'
 
 /** In the place of a pack's number: claimed by a saver whose pack is not stored yet. */
 export const pendingPack = 0x7fff_ffff
 
-const growBytes = 256 * recordBytes * 64
+/** Memory is added in steps of a 64th, and of no less than so many records. */
+const growRecordsMin = 1024
 const slotsFirst = 1024
 
 // Words of the head.
@@ -22,6 +19,7 @@ export type SharedTable = {
   readonly head: SharedArrayBuffer
   readonly records: SharedArrayBuffer
   readonly slots: SharedArrayBuffer
+  readonly runs: SharedRuns
 }
 
 /** A blob's place; the pack is the number that the index gave it. */
@@ -38,6 +36,8 @@ export type Place = {
  */
 export class BlobTable {
   readonly shared: SharedTable
+  /** What did not fit in memory any more. */
+  readonly runs: RunFiles
   readonly #head: Int32Array
   readonly #records: Uint32Array
   readonly #slots: Uint32Array
@@ -45,6 +45,7 @@ export class BlobTable {
 
   constructor(source: { readonly capacity: number } | { readonly shared: SharedTable }) {
     this.shared = 'shared' in source ? source.shared : reserve(source.capacity)
+    this.runs = new RunFiles(this.shared.runs)
     this.#head = new Int32Array(this.shared.head)
     this.#records = new Uint32Array(this.shared.records)
     this.#slots = new Uint32Array(this.shared.slots)
@@ -89,35 +90,26 @@ export class BlobTable {
 
   #holds(record: number, id: Uint32Array, tree: boolean): boolean {
     const at = record * recordWords
-    for (let i = 0; i < placeWord; i++) if (this.#records[at + i] !== id[i]) return false
-    return ((this.#word(record, placeWord) & treeBit) !== 0) === tree
-  }
-
-  #word(record: number, word: number): number {
-    return this.#records[record * recordWords + word] ?? 0
+    for (let i = 0; i < idWordCount; i++) if (this.#records[at + i] !== id[i]) return false
+    return this.isTree(record) === tree
   }
 
   placeOf(record: number): Place {
-    return {
-      pack: (this.#word(record, placeWord) & ~treeBit) >>> 0,
-      offset: this.#word(record, placeWord + 1),
-      length: this.#word(record, placeWord + 2),
-      plainLength: this.#word(record, placeWord + 3),
-    }
+    return placeAt(this.#records, record * recordWords)
   }
 
   isTree(record: number): boolean {
-    return (this.#word(record, placeWord) & treeBit) !== 0
+    return ((this.#records[record * recordWords + packWord] ?? 0) & treeBit) !== 0
   }
 
   /** Copies the id of a record into `id`. */
   idOf(record: number, id: Uint32Array): void {
     const at = record * recordWords
-    for (let i = 0; i < placeWord; i++) id[i] = this.#records[at + i] ?? 0
+    for (let i = 0; i < idWordCount; i++) id[i] = this.#records[at + i] ?? 0
   }
 
   setPlace(record: number, tree: boolean, place: Place): void {
-    const at = record * recordWords + placeWord
+    const at = record * recordWords + packWord
     this.#records[at] = (place.pack | (tree ? treeBit : 0)) >>> 0
     this.#records[at + 1] = place.offset
     this.#records[at + 2] = place.length
@@ -145,6 +137,7 @@ export class BlobTable {
       const record = this.findRecord(id, tree)
       const claim = { pack: pendingPack, offset: saver, length: 0, plainLength: 0 }
       if (record < 0) {
+        if (this.runs.has(id, tree)) return false
         // At the limit the claim goes unrecorded: a blob stored twice is legal, and only takes room.
         this.add(id, tree, claim)
         return true
@@ -159,7 +152,8 @@ export class BlobTable {
   #makeRoom(count: number): void {
     const { records, slots } = this.shared
     if (count * recordBytes > records.byteLength) {
-      records.grow(Math.min(records.byteLength + growBytes, records.maxByteLength))
+      const step = Math.max(growRecordsMin, Math.ceil(count / 64)) * recordBytes
+      records.grow(Math.min(records.byteLength + step, records.maxByteLength))
     }
     const bits = Atomics.load(this.#head, slotBitsWord)
     if (count <= 2 ** bits * 0.8) return
@@ -181,6 +175,40 @@ export class BlobTable {
   clear(): void {
     this.#slots.fill(0)
     Atomics.store(this.#head, countWord, 0)
+    this.runs.clear()
+  }
+
+  /** Moves all places to a sorted file; claims stay. For the thread that owns the index. */
+  spill(): void {
+    this.locked(() => {
+      const { claims, sorted } = this.#sortedRecords()
+      this.runs.add(sorted)
+      this.#slots.fill(0)
+      this.#records.set(claims)
+      Atomics.store(this.#head, countWord, claims.length / recordWords)
+      for (let record = 0; record < this.count; record++) this.#link(record)
+    })
+  }
+
+  #sortedRecords(): { readonly claims: Uint32Array; readonly sorted: Uint32Array } {
+    const places = new Uint32Array(this.count)
+    const claims: number[] = []
+    let count = 0
+    for (let record = 0; record < this.count; record++) {
+      if (this.placeOf(record).pack === pendingPack) claims.push(record)
+      else places[count++] = record
+    }
+    const order = sortById(this.#records, places.subarray(0, count))
+    return { claims: this.#gather(Uint32Array.from(claims)), sorted: this.#gather(order) }
+  }
+
+  #gather(records: Uint32Array): Uint32Array {
+    const words = new Uint32Array(records.length * recordWords)
+    for (let i = 0; i < records.length; i++) {
+      const at = (records[i] ?? 0) * recordWords
+      words.set(this.#records.subarray(at, at + recordWords), i * recordWords)
+    }
+    return words
   }
 }
 
@@ -193,7 +221,39 @@ function reserve(capacity: number): SharedTable {
     head,
     records: new SharedArrayBuffer(0, { maxByteLength: capacity * recordBytes }),
     slots: new SharedArrayBuffer(slotsFirst * 4, { maxByteLength: slotsMax * 4 }),
+    runs: new RunFiles().shared,
   }
+}
+
+/** Sorts record numbers by id: two rounds over the halves of the first word, then the rare ties. */
+function sortById(words: Uint32Array, records: Uint32Array): Uint32Array {
+  let from = records
+  let to: Uint32Array = new Uint32Array(records.length)
+  for (const shift of [0, 16]) {
+    const starts = new Uint32Array(65_537)
+    const bucket = (record: number) => ((words[record * recordWords] ?? 0) >>> shift) & 0xffff
+    for (const record of from) starts[bucket(record) + 1] = (starts[bucket(record) + 1] ?? 0) + 1
+    for (let i = 1; i < starts.length; i++) starts[i] = (starts[i] ?? 0) + (starts[i - 1] ?? 0)
+    for (const record of from) {
+      const place = starts[bucket(record)] ?? 0
+      to[place] = record
+      starts[bucket(record)] = place + 1
+    }
+    const sorted = to
+    to = from
+    from = sorted
+  }
+  for (let i = 1; i < from.length; i++) {
+    const record = from[i] ?? 0
+    let at = i
+    for (; at > 0; at--) {
+      const before = from[at - 1] ?? 0
+      if (compareIds(words, before * recordWords, words, record * recordWords) <= 0) break
+      from[at] = before
+    }
+    from[at] = record
+  }
+  return from
 }
 
 // Ids are evenly spread: their first word serves as the hash.

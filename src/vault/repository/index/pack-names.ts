@@ -66,9 +66,9 @@ export class PackNames {
   }
 }
 
-// By a half, not by double: what is reserved and not used counts as well.
+// By an eighth, not by double: what is reserved and not used counts as well.
 function enlarged(old: Uint32Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
-  const next = new Uint32Array(Math.ceil((old.length * 1.5) / idWordsCount) * idWordsCount)
+  const next = new Uint32Array(Math.ceil((old.length * 1.125) / idWordsCount) * idWordsCount)
   next.set(old)
   return next
 }
