@@ -2,6 +2,7 @@ import { formatSizeBytes } from '#base/bytes'
 import type { ProtectStatus } from '#service/protect'
 import { progressLine } from './display.ts'
 import { surroundings } from './surroundings.ts'
+import { keepOptions, readKeep } from './upkeep.ts'
 import { passwordFileOption, readVaults, vaultsOption } from './vault-options.ts'
 import type { Input, Verb } from './verb.ts'
 
@@ -36,6 +37,7 @@ export const protectVerb: Verb = {
       flags: '--journal-limit <size>',
       help: 'how much log may wait for the vault here (default: 4GiB)',
     },
+    ...keepOptions,
     passwordFileOption,
   ],
   examples: [
@@ -55,6 +57,7 @@ export const protectVerb: Verb = {
     await protectSource(
       {
         ...readSettings(input),
+        keep: await readKeep(input),
         onStatus: (status) => {
           const line = statusLine(status)
           if (display.json) display.entry(status, () => line)

@@ -84,7 +84,7 @@ export const restoreVerb: Verb = {
     const around = surroundings(context)
     const files = await import('#service/restore-files')
     if (!input.flag('prove') && (await files.isFilesRestore(settings, around))) {
-      return restoreFiles(files, { ...readFilesSettings(input), progress }, context)
+      return await restoreFiles({ ...readFilesSettings(input), progress }, context)
     }
     const service = await import('#service/restore')
     if (input.flag('prove')) {
@@ -131,14 +131,12 @@ function readFilesSettings(input: Input) {
   }
 }
 
-type FilesService = typeof import('#service/restore-files')
-
 async function restoreFiles(
-  service: FilesService,
   settings: ReturnType<typeof readFilesSettings> & { readonly progress: Progress },
   context: Context,
 ): Promise<number> {
   const { display } = context
+  const service = await import('#service/restore-files')
   if (settings.compare) {
     let differences = 0
     for await (const difference of service.compareTrees(settings, surroundings(context))) {

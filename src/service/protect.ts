@@ -1,8 +1,9 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { protect, type ProtectStatus } from '#backup/protect'
+import { retain } from '#backup/retain'
 import { assert, Fault } from '#base/faults'
-import type { Vault } from '#vault'
+import { type KeepRules, parseGroupBy, type Vault } from '#vault'
 import { engineOfUrl } from '#engines/all'
 import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
 import { defaultSourceName } from './source-name.ts'
@@ -21,6 +22,8 @@ export type ProtectSettings = {
   readonly limitBytesPerSecond?: number | undefined
   readonly stateDirectory?: string | undefined
   readonly journalLimitBytes: number
+  /** What to keep of the bases; everything when no rule is set. */
+  readonly keep: KeepRules
   readonly onStatus: (status: ProtectStatus) => void
 }
 
@@ -54,9 +57,24 @@ export async function protectSource(
     source,
     vaults: [first, ...more],
     stateDirectory: settings.stateDirectory ?? join(dataDirectory(around.env), 'protect', source),
+    afterBase: (signal) => retainBases(vaults, source, settings.keep, signal),
     log: around.log,
     signal: around.signal,
   })
+}
+
+/** Forgets the bases of this source that no rule wants, in each vault, and the log before the oldest that stays. */
+async function retainBases(
+  vaults: readonly Vault[],
+  source: string,
+  rules: KeepRules,
+  signal: AbortSignal,
+): Promise<void> {
+  if (Object.keys(rules).length === 0) return
+  for (const vault of vaults) {
+    const filter = { tags: [[`source=${source}`]] }
+    await retain({ vault, signal, rules, filter, groupBy: parseGroupBy('') })
+  }
 }
 
 function dataDirectory(env: Surroundings['env']): string {

@@ -46,6 +46,22 @@ export {
   restoreTree,
   type Selection,
 } from './repository/restorer.ts'
+export {
+  type CheckReport,
+  checkRepository,
+  type Finding as RepositoryFinding,
+} from './repository/check.ts'
+export { type DataSubset, parseSubset } from './repository/check-data.ts'
+export {
+  type ForgetOptions,
+  type Forgotten,
+  forgetSnapshots,
+  type SnapshotFilter,
+} from './repository/forget.ts'
+export { type PruneReport, pruneRepository } from './repository/prune.ts'
+export { parseUnusedLimit, type PruneRules } from './repository/prune-plan.ts'
+export { type GroupBy, parseGroupBy } from './retention/groups.ts'
+export { type KeepRules, parseCount, parseTags, parseWithin } from './retention/keep.ts'
 export { resolveTree } from './repository/tree-loader.ts'
 export type { BlobSaver, Repository, Snapshot } from './repository/repository.ts'
 export type { TreeNode } from './repository/tree-codec.ts'

@@ -1,0 +1,182 @@
+import { formatSizeBytes } from '#base/bytes'
+import { createProgress } from '#base/progress'
+import type { PruneReport, Retained, VaultCheck } from '#service/upkeep'
+import { surroundings } from './surroundings.ts'
+import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
+import type { Input, OptionSpec, Verb } from './verb.ts'
+
+export const checkVerb: Verb = {
+  name: 'check',
+  summary: 'check everything in a vault: repository, catalog, log',
+  options: [
+    vaultOption,
+    { flags: '--read-data', help: 'read and prove every stored byte' },
+    {
+      flags: '--read-data-subset <part>',
+      help: 'of the repository: n/t, a share as 5%, or a size as 1GiB, chosen at random',
+    },
+    passwordFileOption,
+  ],
+  examples: [
+    ['redoubt vault check --vault /backup/vault', 'structure only'],
+    ['redoubt vault check --vault /backup/vault --read-data-subset 1/7', 'a seventh of the data'],
+  ],
+  async run(input, context) {
+    const progress = createProgress('check')
+    using _following = context.display.follow(progress)
+    const { checkVault, readSubset } = await import('#service/upkeep')
+    const readData = readSubset(input.flag('read-data'), input.text('read-data-subset'))
+    const check = await checkVault(readVault(input), { readData, progress }, surroundings(context))
+    context.display.result(check, renderCheck)
+    return check.ok ? 0 : 1
+  },
+}
+
+function renderCheck({ ok, repository, log }: VaultCheck): string {
+  const { snapshots, blobs, packs, packsRead, findings, unlisted } = repository
+  return [
+    ...findings.map(({ about, said, snapshots: hit }) => {
+      const whose =
+        hit.length > 0 ? ` (snapshots ${hit.map((id) => id.slice(0, 8)).join(', ')})` : ''
+      return `${about}: ${said}${whose}`
+    }),
+    ...(unlisted > 0 ? [`and ${unlisted} more`] : []),
+    ...log.map(({ object, said }) => (object ? `${object}: ${said}` : said)),
+    `${snapshots} snapshots, ${blobs} blobs in ${packs} packs, ${packsRead} packs read`,
+    ok ? 'no damage found' : 'DAMAGED: see above',
+  ].join('\n')
+}
+
+/** What to keep: the same for `vault forget` and for `protect`. */
+export const keepOptions: readonly OptionSpec[] = [
+  { flags: '--keep-last <n>', help: 'keep the newest n' },
+  { flags: '--keep-hourly <n>', help: 'keep the newest of each of the last n hours that have one' },
+  { flags: '--keep-daily <n>', help: 'the same for days' },
+  { flags: '--keep-weekly <n>', help: 'the same for weeks' },
+  { flags: '--keep-monthly <n>', help: 'the same for months' },
+  { flags: '--keep-yearly <n>', help: 'the same for years' },
+  { flags: '--keep-within <span>', help: 'keep all of this span before the newest, as 1y5m7d2h' },
+  { flags: '--keep-within-hourly <span>', help: 'keep hourly ones of this span' },
+  { flags: '--keep-within-daily <span>', help: 'keep daily ones of this span' },
+  { flags: '--keep-within-weekly <span>', help: 'keep weekly ones of this span' },
+  { flags: '--keep-within-monthly <span>', help: 'keep monthly ones of this span' },
+  { flags: '--keep-within-yearly <span>', help: 'keep yearly ones of this span' },
+  { flags: '--keep-tag <tags>', help: 'keep what bears these tags', many: true },
+]
+
+/** Reads them. */
+export async function readKeep(input: Input) {
+  const { readKeepRules } = await import('#service/upkeep')
+  return readKeepRules((option) => input.text(option), input.list('keep-tag'))
+}
+
+export const forgetVerb: Verb = {
+  name: 'forget',
+  summary: 'forget snapshots by rules or by id, and the log that no base needs any more',
+  operands: '[snapshots...]',
+  options: [
+    vaultOption,
+    ...keepOptions,
+    {
+      flags: '--group-by <words>',
+      help: 'host, paths, tags; what the rules count within',
+      default: 'host,paths',
+    },
+    { flags: '--host <name>', help: 'of this host only', many: true },
+    { flags: '--tag <tags>', help: 'with these tags only', many: true },
+    { flags: '--path <path>', help: 'of this path only', many: true },
+    { flags: '-n, --dry-run', help: 'tell what would be forgotten' },
+    passwordFileOption,
+  ],
+  examples: [
+    [
+      'redoubt vault forget --vault /backup/vault --keep-daily 7 --keep-weekly 5 --dry-run',
+      'look first',
+    ],
+    ['redoubt vault forget 4f3a2b1c --vault /backup/vault', 'this one'],
+  ],
+  async run(input, context) {
+    const { forget } = await import('#service/upkeep')
+    const settings = {
+      vault: readVault(input),
+      ids: input.operands,
+      rules: await readKeep(input),
+      groupBy: input.required('group-by'),
+      hosts: input.list('host'),
+      tags: input.list('tag'),
+      paths: input.list('path'),
+      dryRun: input.flag('dry-run'),
+    }
+    const retained = await forget(settings, surroundings(context))
+    context.display.result(retained, (done) => renderForget(done, settings.dryRun))
+    return undefined
+  },
+}
+
+function renderForget({ groups, removed, log }: Retained, dryRun: boolean): string {
+  const kept = groups.flatMap((group) => group.reasons)
+  return [
+    ...kept.map(
+      ({ snapshot, matches }) => `keep    ${snapshot.id.slice(0, 8)}  ${matches.join(', ')}`,
+    ),
+    ...removed.map(
+      ({ id, time }) => `${dryRun ? 'would forget' : 'forgot'} ${id.slice(0, 8)}  ${time}`,
+    ),
+    ...log
+      .filter(({ objects }) => objects > 0)
+      .map(
+        ({ source, before, objects }) =>
+          `${source}: ${objects} log objects before ${before.at} removed`,
+      ),
+    `${removed.length} snapshots ${dryRun ? 'would be forgotten' : 'forgotten'}; redoubt vault prune frees their space`,
+  ].join('\n')
+}
+
+export const pruneVerb: Verb = {
+  name: 'prune',
+  summary: 'free the space of what no snapshot needs, in two phases a grace period apart',
+  options: [
+    vaultOption,
+    {
+      flags: '--max-unused <limit>',
+      help: 'how much unused data may stay: 5%, a size, or unlimited',
+    },
+    { flags: '--max-repack-size <size>', help: 'rewrite packs of at most this size in all' },
+    { flags: '--grace <span>', help: 'how long a pack that nothing needs is kept (default: 24h)' },
+    { flags: '-n, --dry-run', help: 'tell what would be done' },
+    passwordFileOption,
+  ],
+  examples: [
+    [
+      'redoubt vault prune --vault /backup/vault',
+      'mark now what a run after the grace period deletes',
+    ],
+    ['redoubt vault prune --vault /backup/vault --dry-run --json', 'how much there is to free'],
+  ],
+  async run(input, context) {
+    const progress = createProgress('prune')
+    using _following = context.display.follow(progress)
+    const { prune } = await import('#service/upkeep')
+    const settings = {
+      vault: readVault(input),
+      maxUnused: input.text('max-unused'),
+      maxRepackBytes: input.sizeBytes('max-repack-size'),
+      graceMs: input.durationMs('grace'),
+      dryRun: input.flag('dry-run'),
+      progress,
+    }
+    const report = await prune(settings, surroundings(context))
+    context.display.result(report, renderPrune)
+    return undefined
+  },
+}
+
+function renderPrune(report: PruneReport): string {
+  const size = formatSizeBytes
+  return [
+    `${report.snapshots} snapshots need ${size(report.usedBytes)}; ${size(report.unusedBytes)} are unused`,
+    `${report.repacked} packs rewritten (${size(report.repackedBytes)})`,
+    `${report.marked} packs marked for deletion (${size(report.markedBytes)})`,
+    `${report.deleted} packs deleted (${size(report.deletedBytes)}), ${report.waiting} wait for their grace period`,
+  ].join('\n')
+}
