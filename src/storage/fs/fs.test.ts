@@ -3,6 +3,7 @@ import * as fs from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { Fault } from '#base/faults'
 import type { Storage } from '../storage.ts'
 import { chunks, collect, pattern, rejects } from '../storage.suite.ts'
 import { openFsStorage } from './fs.ts'
@@ -96,6 +97,24 @@ test('a failed put leaves no file behind', async () => {
   await storage.put('data/b', pattern(1), { ifAbsent: true })
   await rejects(storage.put('data/b', pattern(2), { ifAbsent: true }), 'exists')
   assert.deepEqual(fs.readdirSync(join(root, 'data')), ['b'])
+})
+
+test('a put whose file was swept under its hands fails, and may be tried again', async () => {
+  const { root, storage } = await openNew()
+  async function* sweeping() {
+    yield pattern(10)
+    for (const name of fs.readdirSync(join(root, 'data'))) fs.unlinkSync(join(root, 'data', name))
+    yield pattern(10)
+  }
+  for (const ifAbsent of [false, true]) {
+    await rejects(storage.putStream('data/a', sweeping(), { ifAbsent }), 'conflict')
+  }
+  assert.deepEqual(await keysOf(storage), [])
+  async function* lost() {
+    yield pattern(10)
+    throw new Fault('missing', 'read the source: gone')
+  }
+  await rejects(storage.putStream('data/a', lost()), 'missing')
 })
 
 test('streams larger than any buffer pass through', async () => {

@@ -226,12 +226,7 @@ class FsStorage implements Storage {
       } finally {
         await file.close()
       }
-      if (options.ifAbsent) {
-        await system(doing, () => link(temporary, path))
-        await system(doing, () => unlink(temporary))
-      } else {
-        await system(doing, () => rename(temporary, path))
-      }
+      await name(temporary, path, { doing, ifAbsent: options.ifAbsent ?? false })
     } catch (error) {
       await unlinkQuietly(temporary)
       throw error
@@ -358,6 +353,23 @@ class FsStorage implements Storage {
       throw new Fault('unsupported', `${doing}: no retention on a file system`)
     }
   }
+}
+
+/** Gives a finished temporary file its name. */
+async function name(
+  temporary: string,
+  path: string,
+  { doing, ifAbsent }: { readonly doing: string; readonly ifAbsent: boolean },
+): Promise<void> {
+  try {
+    await system(doing, () => (ifAbsent ? link(temporary, path) : rename(temporary, path)))
+  } catch (error) {
+    if (!isFault(error, 'missing')) throw error
+    // Our own file has gone: somebody's clock has stepped, and he took it for one left behind.
+    const taken = `${doing}: temporary file was removed by another process`
+    throw new Fault('conflict', taken, { recovery: 'retry', cause: error })
+  }
+  if (ifAbsent) await system(doing, () => unlink(temporary))
 }
 
 const noLinkCodes = ['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']

@@ -37,7 +37,7 @@ const byName: Readonly<Record<string, Verdict>> = {
   InternalError: ['unreachable'],
   // The client has set its clock by the answer's date, and signs rightly the next time.
   RequestTimeTooSkewed: ['denied', { recovery: 'retry', hint: 'Set the clock of this machine.' }],
-  ExpiredToken: ['denied', { recovery: 'retry', hint: 'Renew the session token.' }],
+  ExpiredToken: ['denied', { hint: 'Renew the session token.' }],
   InvalidAccessKeyId: ['denied', { hint: 'The store does not know this AWS_ACCESS_KEY_ID.' }],
   SignatureDoesNotMatch: ['denied', { hint: 'See whether AWS_SECRET_ACCESS_KEY is right.' }],
   CredentialsProviderError: [
@@ -79,6 +79,12 @@ const byStatus: Readonly<Record<number, Verdict>> = {
   507: ['full'],
 }
 
+/** Names of the client's own errors, said for people. */
+const plainWords: Readonly<Record<string, string>> = {
+  CredentialsProviderError: 'no credentials found',
+  TimeoutError: 'no answer in time',
+}
+
 const lostCodes = ['ECONNRESET', 'EPIPE', 'EPROTO', 'ECONNABORTED']
 
 const certificate: FaultDetails = {
@@ -118,7 +124,8 @@ export function fromS3(error: unknown, doing: string, signal: AbortSignal | unde
     const hint = unread ? undefined : `The store says: ${error.message.slice(0, hintMax)}`
     return new Fault(kind, `${doing}: ${status} ${error.name}`, { cause: error, hint })
   }
-  const said = status === 0 ? code || error.name : `${status} ${error.name}`
+  const said =
+    status === 0 ? code || (plainWords[error.name] ?? error.name) : `${status} ${error.name}`
   return new Fault(fault, `${doing}: ${said}`, { ...details, cause: error })
 }
 

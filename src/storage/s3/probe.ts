@@ -31,7 +31,8 @@ export async function probePlace(
   try {
     await client.send(list, abortable)
   } catch (error) {
-    throw fromS3(error, `open ${place.name}`, signal)
+    const at = place.endpoint ? ` at ${place.endpoint}` : ''
+    throw fromS3(error, `open ${place.name}${at}`, signal)
   }
   const retention = await probeLock(client, place, signal)
   return { retention, conditionalPut: await probeCondition(client, place, retention, signal) }

@@ -50,7 +50,10 @@ export async function openS3Storage(url: string, options: S3Options = {}): Promi
   const client = createClient(place, options.timeouts ?? defaultTimeouts, options.credentials)
   try {
     const can = await retry(policy, options.signal, () => probePlace(client, place, options.signal))
-    return new S3Storage({ client, place, can, retry: policy, now: options.now ?? Date.now })
+    // The client measures how far this machine's clock is from the store's.
+    const own = options.now ?? Date.now
+    const now = () => own() + client.config.systemClockOffset
+    return new S3Storage({ client, place, can, retry: policy, now })
   } catch (error) {
     client.destroy()
     throw error
