@@ -43,17 +43,26 @@ function named(error: Fault, what: string): Fault {
   return new Fault(error.code, `read ${what}: ${error.message}`, { cause: error, hint: error.hint })
 }
 
-/** Reads many data blobs: sorted by pack, in ranged reads of neighbours, `width` at a time. */
+export type LoadManyOptions = {
+  readonly signal: AbortSignal
+  readonly width: number
+  /** Data by default. */
+  readonly type?: BlobType | undefined
+  /** Takes what cannot be had of a blob, in any copy; without it the fault is thrown. */
+  readonly onDamaged?: ((id: string, fault: Fault) => void) | undefined
+}
+
+/** Reads many blobs of one type: sorted by pack, in ranged reads of neighbours, `width` at a time. */
 export async function loadBlobs(
   source: Source,
   ids: Iterable<string>,
-  options: { readonly signal: AbortSignal; readonly width: number },
+  options: LoadManyOptions,
   visit: (id: string, plain: Buffer) => Promise<void>,
 ): Promise<void> {
   for (const window of windows(ids)) {
-    const ranges = planRanges(source.index, window)
+    const ranges = planRanges(source.index, window, options)
     await eachLimit(ranges, options.width, options.signal, (range, signal) =>
-      loadRange(source, range, signal, visit),
+      loadRange(source, range, { ...options, signal }, visit),
     )
   }
 }
@@ -69,12 +78,21 @@ function* windows(ids: Iterable<string>): Generator<Set<string>> {
   if (window.size > 0) yield window
 }
 
-function planRanges(index: BlobIndex, ids: Set<string>): Wanted[][] {
+function planRanges(
+  index: BlobIndex,
+  ids: Set<string>,
+  { type = 'data', onDamaged }: LoadManyOptions,
+): Wanted[][] {
   const wanted: Wanted[] = []
   for (const id of ids) {
-    const place = index.find('data', id)
-    if (!place) throw new Fault('missing', `read data blob ${id}: no index lists it`)
-    wanted.push({ id, type: 'data', ...place })
+    const place = index.find(type, id)
+    if (place) {
+      wanted.push({ id, type, ...place })
+      continue
+    }
+    const fault = new Fault('missing', `read ${type} blob ${id}: no index lists it`)
+    if (!onDamaged) throw fault
+    onDamaged(id, fault)
   }
   wanted.sort((a, b) => (a.pack === b.pack ? a.offset - b.offset : a.pack < b.pack ? -1 : 1))
   const ranges: Wanted[][] = []
@@ -96,7 +114,7 @@ function continues(range: readonly Wanted[], blob: Wanted): boolean {
 async function loadRange(
   source: Source,
   range: readonly Wanted[],
-  signal: AbortSignal,
+  { signal, onDamaged }: LoadManyOptions,
   visit: (id: string, plain: Buffer) => Promise<void>,
 ): Promise<void> {
   const [first, last] = [range[0], range.at(-1)]
@@ -116,8 +134,24 @@ async function loadRange(
   for (const blob of range) {
     signal.throwIfAborted()
     const at = blob.offset - start
-    const plain = bytes && tryOpen(source, bytes.subarray(at, at + blob.length), blob)
-    await visit(blob.id, plain ?? (await loadBlob(source, blob.type, blob.id, signal)))
+    const opened = bytes && tryOpen(source, bytes.subarray(at, at + blob.length), blob)
+    const plain = opened ?? (await loadElsewhere(source, blob, signal, onDamaged))
+    if (plain) await visit(blob.id, plain)
+  }
+}
+
+async function loadElsewhere(
+  source: Source,
+  { type, id }: Wanted,
+  signal: AbortSignal,
+  onDamaged: LoadManyOptions['onDamaged'],
+): Promise<Buffer | undefined> {
+  try {
+    return await loadBlob(source, type, id, signal)
+  } catch (error) {
+    if (!onDamaged || !isFault(error, 'corrupt', 'missing')) throw error
+    onDamaged(id, error)
+    return undefined
   }
 }
 

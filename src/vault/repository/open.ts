@@ -225,10 +225,10 @@ class OpenRepository implements Repository {
 
   async loadBlobs(
     ids: Iterable<string>,
-    { signal, width = 4 }: Parameters<Repository['loadBlobs']>[1],
+    { width = 4, ...options }: Parameters<Repository['loadBlobs']>[1],
     visit: (id: string, plain: Buffer) => Promise<void>,
   ): Promise<void> {
-    await loadBlobs(this.#source(), ids, { signal, width }, visit)
+    await loadBlobs(this.#source(), ids, { ...options, width }, visit)
   }
 
   #source() {

@@ -126,10 +126,18 @@ export interface Repository extends AsyncDisposable {
   }): Promise<BlobSaver>
   /** One blob, decrypted, decompressed, its SHA-256 compared with its id. */
   loadBlob(type: BlobType, id: string, options: { signal: AbortSignal }): Promise<Buffer>
-  /** Many blobs, pack by pack in ranged reads by `width` workers; `visit` gets each once and may be called concurrently. */
+  /**
+   * Many blobs of one type (data by default), pack by pack in ranged reads by `width` workers; `visit` gets each
+   * once and may be called concurrently. What cannot be had goes to `onDamaged`, or is thrown without it.
+   */
   loadBlobs(
     ids: Iterable<string>,
-    options: { signal: AbortSignal; width?: number | undefined },
+    options: {
+      signal: AbortSignal
+      width?: number | undefined
+      type?: BlobType | undefined
+      onDamaged?: ((id: string, fault: Fault) => void) | undefined
+    },
     visit: (id: string, plain: Buffer) => Promise<void>,
   ): Promise<void>
   /** The blobs that a stored pack lists in its own header. */

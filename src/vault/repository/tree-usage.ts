@@ -1,11 +1,14 @@
 import { type Fault, isFault } from '#base/faults'
-import { eachLimit } from '#base/tasks'
 import { IdSet } from './id-set.ts'
 import type { Repository } from './repository.ts'
 import { decodeTree, type TreeNode } from './tree-codec.ts'
 
-/** Trees read at a time: each is a small request. */
-const treesWidth = 8
+/** What is needed to read trees. */
+export type TreeSource = Pick<Repository, 'loadBlob' | 'loadBlobs'>
+
+/** Trees asked for together, so that neighbours in a pack cost one request. */
+const batchTrees = 2048
+const readsWidth = 4
 
 export type TreeVisitor = {
   /** Each node once for each tree that holds it. */
@@ -21,41 +24,33 @@ export type TreeVisitor = {
  * set carried along makes a walk of many snapshots cost what their differences cost.
  */
 export async function visitTrees(
-  repository: Pick<Repository, 'loadBlob'>,
+  repository: TreeSource,
   roots: Iterable<string>,
   seen: IdSet,
   options: TreeVisitor & { readonly signal: AbortSignal },
 ): Promise<void> {
+  const { signal, onNode, onDamaged, onTree } = options
   const pending: string[] = []
   const enter = (tree: string) => {
     if (seen.add(tree)) pending.push(tree)
   }
   for (const root of roots) enter(root)
-  // Breadth comes from `eachLimit`; what it is fed is the top of the stack, so that the stack stays shallow.
-  while (pending.length > 0) {
-    const batch = pending.splice(-treesWidth * 8)
-    await eachLimit(batch, treesWidth, options.signal, async (tree, signal) => {
-      await visitTree(repository, tree, { ...options, signal }, enter)
-      options.onTree?.()
-    })
-  }
-}
-
-async function visitTree(
-  repository: Pick<Repository, 'loadBlob'>,
-  tree: string,
-  options: TreeVisitor & { readonly signal: AbortSignal },
-  enter: (tree: string) => void,
-): Promise<void> {
-  try {
-    const bytes = await repository.loadBlob('tree', tree, { signal: options.signal })
-    for (const node of decodeTree(bytes, `tree ${tree}`)) {
-      if (node.subtree !== undefined) enter(node.subtree)
-      options.onNode?.(tree, node)
+  const visit = async (tree: string, bytes: Buffer) => {
+    try {
+      for (const node of decodeTree(bytes, `tree ${tree}`)) {
+        if (node.subtree !== undefined) enter(node.subtree)
+        onNode?.(tree, node)
+      }
+      onTree?.()
+    } catch (error) {
+      if (!onDamaged || !isFault(error, 'corrupt')) throw error
+      onDamaged(tree, error)
     }
-  } catch (error) {
-    if (!options.onDamaged || !isFault(error, 'corrupt', 'missing')) throw error
-    options.onDamaged(tree, error)
+  }
+  // From the top of the stack, so that it stays as shallow as the trees are.
+  while (pending.length > 0) {
+    const batch = pending.splice(-batchTrees)
+    await repository.loadBlobs(batch, { signal, width: readsWidth, type: 'tree', onDamaged }, visit)
   }
 }
 
@@ -64,7 +59,7 @@ export type UsedBlobs = { readonly trees: IdSet; readonly data: IdSet }
 
 /** Everything that the roots need. Throws what a missing or damaged tree throws, unless `onDamaged` takes it. */
 export async function findUsedBlobs(
-  repository: Pick<Repository, 'loadBlob'>,
+  repository: TreeSource,
   roots: Iterable<string>,
   options: Omit<TreeVisitor, 'onNode'> & { readonly signal: AbortSignal },
 ): Promise<UsedBlobs> {
@@ -83,7 +78,7 @@ export async function findUsedBlobs(
  * cannot be read are bad themselves, and what lies below them is unknown.
  */
 export async function traceBadBlobs(
-  repository: Pick<Repository, 'loadBlob'>,
+  repository: TreeSource,
   roots: ReadonlyMap<string, readonly string[]>,
   bad: ReadonlySet<string>,
   { signal }: { readonly signal: AbortSignal },
@@ -118,7 +113,7 @@ export async function traceBadBlobs(
 const none: ReadonlySet<string> = new Set()
 
 async function nodesOf(
-  repository: Pick<Repository, 'loadBlob'>,
+  repository: TreeSource,
   tree: string,
   signal: AbortSignal,
 ): Promise<Iterable<TreeNode>> {
