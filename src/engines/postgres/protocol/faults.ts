@@ -40,6 +40,10 @@ const byState: readonly (readonly [prefix: string, code: Code])[] = [
   ['53100', 'full'],
   ['55006', 'locked'],
   ['3D000', 'missing'],
+  ['42P06', 'exists'],
+  ['42P07', 'exists'],
+  ['42710', 'exists'],
+  ['42723', 'exists'],
   ['58P01', 'log-lost'],
   ['0A000', 'unsupported'],
 ]
