@@ -51,7 +51,7 @@ const commonOptions: readonly OptionSpec[] = [
 
 function addVerb(parent: Command, verb: Verb, run: Run): void {
   const command = parent.command(verb.name).description(verb.summary)
-  if (verb.operands) command.argument(verb.operands)
+  if (verb.operands) command.arguments(verb.operands)
   for (const spec of [...verb.options, ...commonOptions]) command.addOption(toOption(spec))
   const examples = verb.examples.map(([line, meaning]) => `  $ ${line}\n      ${meaning}`)
   command.addHelpText('after', `\nExamples:\n${examples.join('\n')}`)
