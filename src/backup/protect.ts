@@ -123,7 +123,8 @@ class Protection {
       const onDurable = () => this.#settle()
       const journal = this.#journal
       const shipper = new Shipper({ vault, source, journal, stateDirectory, eager, onDurable })
-      await shipper.connect(t.signal)
+      const connect = `connect to ${vault.url}`
+      await this.#keepRunning(connect, t.signal, () => shipper.connect(t.signal))
       this.#shippers.push(shipper)
       const name = `ship to ${vault.url}`
       void t.run((signal) => this.#keepRunning(name, signal, () => shipper.run(signal)))

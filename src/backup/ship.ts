@@ -1,4 +1,4 @@
-import { isFault } from '#base/faults'
+import { assert, isFault } from '#base/faults'
 import { tasks } from '#base/tasks'
 import type { LogBeat, Position } from '#change'
 import type { Journal } from '#journal'
@@ -26,6 +26,8 @@ export type ShipperStatus = {
 /** Carries one source's log from the journal to one vault, and remembers how far it got. */
 export class Shipper {
   readonly #options: ShipperOptions
+  /** Opened by `connect`, not taken over by `run` yet. */
+  #opened: ArchiveWriter | undefined
   #writer: ArchiveWriter | undefined
   #durable: Position | undefined
   #gapSaid: string | undefined
@@ -36,17 +38,19 @@ export class Shipper {
     this.#options = options
   }
 
-  /** Takes the archive's word of where it ends; before anything is captured. */
+  /** Becomes the vault's archiver of the source, and learns where its archive ends; before anything is captured. */
   async connect(signal: AbortSignal): Promise<void> {
     const { vault, source, stateDirectory } = this.#options
-    await using writer = await vault.archive.openWriter(source, { signal, stateDirectory })
-    this.#durable = writer.end
+    this.#opened = await vault.archive.openWriter(source, { signal, stateDirectory })
+    this.#durable = this.#opened.end
   }
 
   /** Ships until the signal aborts or the vault fails; run again, it goes on where the vault's archive ends. */
   async run(signal: AbortSignal): Promise<void> {
-    const { vault, source, journal, stateDirectory } = this.#options
-    await using writer = await vault.archive.openWriter(source, { signal, stateDirectory })
+    if (!this.#opened) await this.connect(signal)
+    await using writer = this.#opened
+    assert(writer, 'a shipper is connected')
+    this.#opened = undefined
     this.#writer = writer
     this.#advance(writer.end)
     writer.onDurable((position) => this.#advance(position))
@@ -54,7 +58,7 @@ export class Shipper {
     try {
       await tasks(signal, async (t) => {
         if (this.#options.eager) void t.run((inner) => this.#flushEagerly(writer, inner))
-        await this.#ship(writer, journal, t.signal)
+        await this.#ship(writer, t.signal)
       })
     } catch (error) {
       this.#said = error instanceof Error ? error.message : String(error)
@@ -92,7 +96,8 @@ export class Shipper {
     }
   }
 
-  async #ship(writer: ArchiveWriter, journal: Journal, signal: AbortSignal): Promise<void> {
+  async #ship(writer: ArchiveWriter, signal: AbortSignal): Promise<void> {
+    const { journal } = this.#options
     let after = writer.end
     for (;;) {
       try {
