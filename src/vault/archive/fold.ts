@@ -13,7 +13,14 @@ import {
   type Sealing,
   type Trust,
 } from './object.ts'
-import { decodePiece, encodePiece, type Piece, pieceBytesMax, splitPieces } from './piece.ts'
+import {
+  decodePiece,
+  encodePiece,
+  nativeSize,
+  type Piece,
+  pieceBytesMax,
+  splitPieces,
+} from './piece.ts'
 import type { LogRecord } from './record.ts'
 import type { Spool } from './spool.ts'
 import type { Linked } from './tail.ts'
@@ -127,9 +134,10 @@ async function assemble(
     if (!pieces) return false
     let sizeBytes = 0
     for await (const packed of pieces) {
-      const piece = decodePiece(packed, `log object ${part.key}`)
-      sizeBytes += piece.bytes.length
-      if (packer) await packer.add(piece)
+      const what = `log object ${part.key}`
+      // Joined as they are, pieces are the very bytes that were unpacked before they were signed: their hash says so.
+      sizeBytes += nativeSize(packed, what)
+      if (packer) await packer.add(decodePiece(packed, what))
       else await assembly.add(packed)
     }
     if (sizeBytes !== part.record.sizeBytes) {

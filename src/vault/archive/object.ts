@@ -15,7 +15,7 @@ import {
 import { headerBytesMax, parseHeader } from './age/header.ts'
 import type { Identity, Recipient } from './age/keys.ts'
 import { formatKey } from './names.ts'
-import { decodePiece, encodePiece, type Piece, splitPieces } from './piece.ts'
+import { decodePiece, encodePiece, type Piece, splitPieces, unpackPiece } from './piece.ts'
 import { type LogRecord, readRecord, type SignedRecord, signRecord } from './record.ts'
 
 /** What is needed to write objects that the vault will believe. */
@@ -57,11 +57,10 @@ export function sealPart(
   const { header, record, link } = sealHead(draft, sha256, fileKey, sealing)
   const payload = sealPayload(fileKey, [plain])
   const key = formatKey(record)
-  const again = decodePiece(
-    Buffer.concat(openPayload(fileKey, Buffer.concat(payload))),
-    `log object ${key}`,
-  )
-  if (!again.bytes.equals(piece.bytes)) {
+  const opened = Buffer.concat(openPayload(fileKey, Buffer.concat(payload)))
+  const again = unpackPiece(opened, `log object ${key}`)
+  // The index is not compared: it is hashed with the rest, and `opened` is what was hashed.
+  if (!opened.equals(plain) || !again.bytes.equals(piece.bytes)) {
     throw new Fault('corrupt', `seal log object ${key}: it does not unpack to what went in`)
   }
   return { key, bytes: [header, ...payload], record, link, plain }

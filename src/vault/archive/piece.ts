@@ -25,14 +25,15 @@ const skippableMagic = 0x184d2a5d
 const headSize = 8
 /** Sizes of the native bytes and of the zstd frame, in front of the packed index. */
 const sizesSize = 8
+const chunkBytesMin = 64
+const chunkBytesMax = 1024 * 1024
 /** What a frame may take beyond its content when nothing can be packed. */
 const frameSlack = 64 * 1024
 
 /** Packs a piece: the buffers to be written one behind the other. */
 export function encodePiece(piece: Piece, level: number): [Buffer, Buffer] {
   const { first, next, commits, bytes } = piece
-  const rows = commits.map(({ at, timeUs, id }) => [at, timeUs.toString(), id])
-  const index = compress(Buffer.from(JSON.stringify({ first, next, commits: rows })), 1)
+  const index = compress(encodeIndex(first, next, commits), 1)
   const frame = compress(bytes, level)
   const head = new Writer(headSize + sizesSize)
     .u32le(skippableMagic)
@@ -43,8 +44,14 @@ export function encodePiece(piece: Piece, level: number): [Buffer, Buffer] {
   return [Buffer.concat([head, index]), frame]
 }
 
-/** The sizes that the start of a piece tells: how many bytes to wait for before `decodePiece`. */
-export function pieceSize(bytes: Buffer, what: string): number | undefined {
+/** The index as JSON text. */
+export function encodeIndex(first: string, next: string, commits: readonly Commit[]): Buffer {
+  const rows = commits.map(({ at, timeUs, id }) => [at, timeUs.toString(), id])
+  return Buffer.from(JSON.stringify({ first, next, commits: rows }))
+}
+
+/** Bytes of the packed piece that begins here: how many to wait for; undefined while too few are there to tell. */
+function pieceSize(bytes: Buffer, what: string): number | undefined {
   if (bytes.length < headSize + sizesSize) return undefined
   const reader = new Reader(bytes, what)
   if (reader.u32le() !== skippableMagic) throw damaged(what, 'no index stands where one should')
@@ -58,23 +65,37 @@ export function pieceSize(bytes: Buffer, what: string): number | undefined {
   return headSize + skipped + frameSize
 }
 
+/** Native bytes that a packed piece says it holds. */
+export function nativeSize(packed: Buffer, what: string): number {
+  return new Reader(packed, what, headSize).u32le()
+}
+
 /** Unpacks one whole piece; `what` names the object in messages. */
-export function decodePiece(bytes: Buffer, what: string): Piece {
-  if (pieceSize(bytes, what) !== bytes.length) throw damaged(what, 'a piece is cut short')
-  const reader = new Reader(bytes, what, 4)
-  const indexSize = reader.u32le() - sizesSize
-  const nativeBytes = reader.u32le()
-  reader.u32le()
-  const index = decompress(reader.view(indexSize), indexBytesMax, what)
-  const native = decompress(reader.rest(), nativeBytes, what)
-  if (native.length !== nativeBytes) throw damaged(what, 'a piece unpacks to another size')
+export function decodePiece(packed: Buffer, what: string): Piece {
+  const { index, bytes } = unpackPiece(packed, what)
   const fields = Fields.parse(index, `the index of ${what}`)
   return {
     first: fields.text('first'),
     next: fields.text('next'),
     commits: fields.list('commits').map((row) => readCommit(row, what)),
-    bytes: native,
+    bytes,
   }
+}
+
+/** Unpacks without reading the index: enough to see that everything comes back. */
+export function unpackPiece(
+  packed: Buffer,
+  what: string,
+): { readonly index: Buffer; readonly bytes: Buffer } {
+  if (pieceSize(packed, what) !== packed.length) throw damaged(what, 'a piece is cut short')
+  const reader = new Reader(packed, what, 4)
+  const indexSize = reader.u32le() - sizesSize
+  const nativeBytes = reader.u32le()
+  reader.skip(4)
+  const index = decompress(reader.view(indexSize), indexBytesMax, what)
+  const bytes = decompress(reader.rest(), nativeBytes, what)
+  if (bytes.length !== nativeBytes) throw damaged(what, 'a piece unpacks to another size')
+  return { index, bytes }
 }
 
 /** Cuts a stream into pieces, still packed. */
@@ -113,7 +134,9 @@ function compress(bytes: Buffer, level: number): Buffer {
 
 function decompress(frame: Buffer, sizeMax: number, what: string): Buffer {
   try {
-    return zstdDecompressSync(frame, { maxOutputLength: Math.max(1, sizeMax) })
+    // One buffer of the right size in place of many small ones that are joined again.
+    const chunkSize = Math.min(Math.max(sizeMax, chunkBytesMin), chunkBytesMax)
+    return zstdDecompressSync(frame, { maxOutputLength: Math.max(1, sizeMax), chunkSize })
   } catch (error) {
     throw new Fault('corrupt', `unpack ${what}: zstd refuses a frame`, { cause: error })
   }

@@ -42,7 +42,7 @@ export type WriterOptions = {
 }
 
 export const cutAfterMsDefault = 400
-export const partBytesMaxDefault = 4 * 1024 * 1024
+export const partBytesMaxDefault = 2 * 1024 * 1024
 export const graceMsDefault = 15 * 60_000
 /** Parts on their way to the store at once. */
 const sendingMax = inFlightBehindMax + 1
