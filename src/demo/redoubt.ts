@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { Fault } from '#base/faults'
+import { mortal } from './servers/child.ts'
 
 type ChildProcess = ChildProcessByStdio<null, Readable, Readable>
 
@@ -47,7 +48,8 @@ export class Redoubt {
   }
 
   #spawn(args: readonly string[]): ChildProcess {
-    return spawn(launcher, [...args, '--json'], {
+    const [program, all] = mortal([launcher, ...args, '--json'])
+    return spawn(program, all, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...this.#env },
       // Ctrl-C at the terminal is the story's, which then ends its children in order.

@@ -1,4 +1,14 @@
-import { confirm, intro, isCancel, log, note, outro, spinner } from '@clack/prompts'
+import {
+  confirm,
+  intro,
+  isCancel,
+  log,
+  note,
+  outro,
+  S_BAR,
+  S_STEP_ERROR,
+  S_STEP_SUBMIT,
+} from '@clack/prompts'
 import { styleText } from 'node:util'
 import { Fault } from '#base/faults'
 
@@ -31,18 +41,7 @@ export function openTerminalStage(options: {
     open: (title) => intro(styleText(['bgCyan', 'black'], ` ${title} `)),
     act: (title, text) => log.step(`${styleText('bold', title)}\n${styleText('dim', text)}`),
     command: (line) => log.message(styleText('cyan', `$ ${line}`), { spacing: 0 }),
-    work: async (saying, work) => {
-      const shown = spinner({ indicator: 'timer' })
-      shown.start(saying)
-      try {
-        const { value, said } = await work((text) => shown.message(text))
-        shown.stop(said)
-        return value
-      } catch (error) {
-        shown.error(saying)
-        throw error
-      }
-    },
+    work: runWithSpinner,
     fact: (text, kind = 'plain') => {
       if (kind === 'good') log.success(text)
       else if (kind === 'bad') log.error(text)
@@ -60,6 +59,44 @@ export function openTerminalStage(options: {
       return answer
     },
     close: (text) => outro(text),
+  }
+}
+
+const frames = ['◒', '◐', '◓', '◑']
+const frameMs = 90
+
+/**
+ * Says what is being done, with the seconds that it takes, in one line that turns. The library's own spinner reads the
+ * keyboard and ends the process at Ctrl-C, with nothing tidied up: this one leaves Ctrl-C to the command line.
+ */
+async function runWithSpinner<T>(
+  saying: string,
+  work: (tell: (said: string) => void) => Promise<{ readonly value: T; readonly said: string }>,
+): Promise<T> {
+  const out = process.stdout
+  const startedMs = performance.now()
+  let said = saying
+  let count = 0
+  const draw = () => {
+    const frame = styleText('magenta', frames[count++ % frames.length] ?? '')
+    const seconds = Math.floor((performance.now() - startedMs) / 1000)
+    const text = said.slice(0, Math.max(20, (out.columns || 80) - 14))
+    out.write(`\r\u001b[K${frame}  ${text} ${styleText('dim', `[${seconds} s]`)}`)
+  }
+  const end = (symbol: string, text: string) => out.write(`\r\u001b[K${symbol}  ${text}\n`)
+  out.write(`${styleText('gray', S_BAR)}\n`)
+  const timer = setInterval(draw, frameMs)
+  try {
+    const done = await work((text) => {
+      said = text
+    })
+    end(styleText('green', S_STEP_SUBMIT), done.said)
+    return done.value
+  } catch (error) {
+    end(styleText('red', S_STEP_ERROR), saying)
+    throw error
+  } finally {
+    clearInterval(timer)
   }
 }
 

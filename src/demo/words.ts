@@ -104,9 +104,9 @@ const english: Words = {
   withoutMariadb: 'MariaDB was not played: none is installed and none could be fetched.',
   lookLines: (vault, password) => [
     `export REDOUBT_VAULT_PASSWORD=${password}`,
-    `redoubt window --vault ${vault}`,
-    `redoubt restore --vault ${vault} --source postgresql --prove`,
-    `redoubt vault check --read-data --vault ${vault}`,
+    `./redoubt window --vault ${vault}`,
+    `./redoubt restore --vault ${vault} --source postgresql --prove`,
+    `./redoubt vault check --read-data --vault ${vault}`,
     'The guide: docs/guide/',
   ],
 }
@@ -163,9 +163,9 @@ const chinese: Words = {
   withoutMariadb: '没有演示 MariaDB：本机没有安装，也无法取得。',
   lookLines: (vault, password) => [
     `export REDOUBT_VAULT_PASSWORD=${password}`,
-    `redoubt window --vault ${vault}`,
-    `redoubt restore --vault ${vault} --source postgresql --prove`,
-    `redoubt vault check --read-data --vault ${vault}`,
+    `./redoubt window --vault ${vault}`,
+    `./redoubt restore --vault ${vault} --source postgresql --prove`,
+    `./redoubt vault check --read-data --vault ${vault}`,
     '使用指南：docs/guide/',
   ],
 }

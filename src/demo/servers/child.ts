@@ -5,14 +5,24 @@ import { Fault } from '#base/faults'
 import { systemTime } from '#base/time'
 
 const asRoot = process.getuid?.() === 0
+const setpriv = '/usr/bin/setpriv'
 const readyMaxMs = 60_000
 const endMaxMs = 20_000
 
+/** A command line that ends when this process does, even by SIGKILL, where the system can do that. */
+export function mortal(
+  command: readonly string[],
+  more: readonly string[] = [],
+): [program: string, args: string[]] {
+  const [program = '', ...args] = command
+  if (!existsSync(setpriv)) return [program, args]
+  return [setpriv, [...more, '--pdeathsig', 'KILL', program, ...args]]
+}
+
 /** Database servers refuse root, and none needs it: as root they run as the user that owns nothing. */
 export function unprivileged(command: readonly string[]): [program: string, args: string[]] {
-  const [program = '', ...args] = command
-  if (!asRoot) return [program, args]
-  return ['setpriv', ['--reuid=nobody', '--regid=nogroup', '--clear-groups', program, ...args]]
+  const nobody = ['--reuid=nobody', '--regid=nogroup', '--clear-groups']
+  return mortal(command, asRoot ? nobody : [])
 }
 
 /** Runs a program without root to its end; what it said is in the error. */
