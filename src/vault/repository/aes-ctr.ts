@@ -8,7 +8,10 @@ export interface AesCtr extends Disposable {
   apply(iv: Uint8Array, from: Uint8Array, to: Buffer): void
 }
 
-export function createAesCtr(key: Uint8Array, calls = nativeCalls()): AesCtr {
+export function createAesCtr(
+  key: Uint8Array,
+  calls: NativeCalls | null = nativeCalls() ?? null,
+): AesCtr {
   return calls ? new NativeAesCtr(key, calls) : new PortableAesCtr(key)
 }
 

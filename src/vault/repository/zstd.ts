@@ -13,7 +13,7 @@ export interface Zstd extends Disposable {
 }
 
 /** For compressing at a level, and for decompressing. */
-export function createZstd(level: number, calls = nativeCalls()): Zstd {
+export function createZstd(level: number, calls: NativeCalls | null = nativeCalls() ?? null): Zstd {
   return calls ? new NativeZstd(level, calls) : new PortableZstd(level)
 }
 
