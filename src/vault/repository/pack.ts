@@ -22,6 +22,17 @@ export function headerEntryBytes(plainLength: number): number {
   return plainLength === 0 ? plainEntryBytes : compressedEntryBytes
 }
 
+/** What a blob unpacks to; one that is not compressed is its envelope without the overhead. */
+export function plainBytesOf({
+  length,
+  plainLength,
+}: {
+  length: number
+  plainLength: number
+}): number {
+  return plainLength === 0 ? length - envelopeOverheadBytes : plainLength
+}
+
 /** The size that a pack of these blobs must have. */
 export function packSizeBytes(blobs: Iterable<{ length: number; plainLength: number }>): number {
   let size = envelopeOverheadBytes + packTrailerBytes
