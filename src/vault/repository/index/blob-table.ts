@@ -1,5 +1,5 @@
-import { assert, Fault } from '#base/faults'
-import { isId } from '../blob-id.ts'
+import { assert } from '#base/faults'
+import { takeId } from '../blob-id.ts'
 import { idWordCount, packWord, recordBytes, recordWords, treeBit } from './record.ts'
 import { compareIds, placeAt, RunFiles, type SharedRuns } from './run-files.ts'
 
@@ -270,9 +270,7 @@ export function idWords(id: Uint8Array): Uint32Array {
 
 /** The words of an id in hexadecimal; a text that is none is a `corrupt` Fault. */
 export function hexWords(id: string): Uint32Array {
-  if (!isId(id))
-    throw new Fault('corrupt', `look up ${JSON.stringify(id.slice(0, 80))}: it is no id`)
-  return idWords(Buffer.from(id, 'hex'))
+  return idWords(Buffer.from(takeId(id, 'id of a blob'), 'hex'))
 }
 
 export function wordsHex(id: Uint32Array): string {
