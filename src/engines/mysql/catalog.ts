@@ -3,8 +3,13 @@ import type { Flavor } from './flavor.ts'
 import type { Session } from './protocol/session.ts'
 import { quoteName, quoteNames, quotePlain, quoteText } from './sql.ts'
 
-/** How a column's text goes back in: as it is, or as JSON, which refuses text of no character set. */
-export type ColumnLoad = 'plain' | 'json'
+/**
+ * How a column's text goes back in: as it is; as text of a character set, without which JSON and the types of addresses
+ * refuse it; or as a member of an ENUM, whose empty error value comes back only with a warning.
+ */
+export type ColumnLoad = 'plain' | 'text' | 'enum'
+
+const textTypes = new Set(['json', 'uuid', 'inet4', 'inet6'])
 
 export type Column = {
   readonly name: string
@@ -322,7 +327,8 @@ function createColumn(name: string, type: string): Column {
   const quoted = quoteName(name)
   // FLOAT is printed with six digits; as DOUBLE it is printed so that it reads back as the same number.
   const select = type === 'float' ? `${quoted} * 1e0` : quoted
-  return { name, load: type === 'json' ? 'json' : 'plain', select }
+  const load = textTypes.has(type) ? 'text' : type === 'enum' ? 'enum' : 'plain'
+  return { name, load, select }
 }
 
 function periodColumns(create: string): string[] {
@@ -360,10 +366,10 @@ export function loadRows(
   file: string,
 ): string {
   const list = columns.map((column, index) =>
-    column.load === 'json' ? `@c${index}` : quoteName(column.name),
+    column.load === 'text' ? `@c${index}` : quoteName(column.name),
   )
   const sets = columns.flatMap((column, index) =>
-    column.load === 'json' ? [`${quoteName(column.name)} = CONVERT(@c${index} USING utf8mb4)`] : [],
+    column.load === 'text' ? [`${quoteName(column.name)} = CONVERT(@c${index} USING utf8mb4)`] : [],
   )
   const set = sets.length > 0 ? ` SET ${sets.join(', ')}` : ''
   return (

@@ -79,7 +79,7 @@ function toValues(line: Buffer, table: StoredTable): Buffer {
     if (index > 0) out.push(comma)
     if (cell.length === 2 && cell[0] === backslash && cell[1] === 0x4e)
       out.push(Buffer.from('NULL'))
-    else if (column.load === 'json')
+    else if (column.load === 'text')
       out.push(Buffer.from("CONVERT(_binary'"), quoted(cell), Buffer.from("' USING utf8mb4)"))
     else out.push(Buffer.from("_binary'"), quoted(cell), Buffer.from("'"))
     start = end + 1

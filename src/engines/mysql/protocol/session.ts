@@ -51,6 +51,7 @@ export class Session implements AsyncDisposable {
   #failure: unknown
   #wake: (() => void) | undefined
   #sequence = 0
+  #turn: Promise<void> = Promise.resolve()
 
   private constructor(endpoint: Endpoint, id: number, stream: Duplex) {
     this.endpoint = endpoint
@@ -89,8 +90,20 @@ export class Session implements AsyncDisposable {
     return new Session(endpoint, id, stream)
   }
 
-  /** Runs one statement and gathers its rows: for results of known size. */
+  /** Runs one statement and gathers its rows: for results of known size. Calls that overlap wait for their turn. */
   async query(sql: string | Buffer, options: Options, doing = ''): Promise<Result> {
+    const before = this.#turn
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#turn = promise
+    try {
+      await before
+      return await this.#query(sql, options, doing)
+    } finally {
+      resolve()
+    }
+  }
+
+  async #query(sql: string | Buffer, options: Options, doing: string): Promise<Result> {
     using _ = this.guard(options.signal)
     this.send(commandQuery, typeof sql === 'string' ? Buffer.from(sql) : sql)
     const first = await this.packet()

@@ -1,0 +1,4 @@
+import { startMariadb } from '../../../test/support/servers/mariadb.ts'
+import { baseTests } from './base.suite.ts'
+
+baseTests(startMariadb)
