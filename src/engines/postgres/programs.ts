@@ -1,8 +1,19 @@
 import { execFile } from 'node:child_process'
-import { access, constants, readdir, readFile, stat } from 'node:fs/promises'
+import {
+  access,
+  chmod,
+  constants,
+  copyFile,
+  cp,
+  link,
+  lchown,
+  readdir,
+  readFile,
+  stat,
+} from 'node:fs/promises'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import { Fault } from '#base/faults'
+import { assert, Fault } from '#base/faults'
 import type { BaseFacts } from '#engines'
 import type { Owner } from './wal-supply.ts'
 
@@ -61,12 +72,23 @@ async function versionOf(folder: string): Promise<string | undefined> {
   const program = path.join(folder, 'postgres')
   try {
     await access(program, constants.X_OK)
-  } catch {
-    // Not there, or not ours to run: the next folder may do.
+    if (folder.includes(`${path.sep}node_modules${path.sep}`)) await linkLibraries(folder)
+    const { stdout } = await run(program, ['--version'], { timeout: versionTimeoutMs })
+    return /\(PostgreSQL\) (\d+(?:\.\d+)*)/.exec(stdout)?.[1]
+  } catch (error) {
+    // Not there, not ours to run, or broken: the next folder may do, and if none does, that is what is said.
+    assert(error instanceof Error, 'a failed call throws an Error')
     return undefined
   }
-  const { stdout } = await run(program, ['--version'], { timeout: versionTimeoutMs })
-  return /\(PostgreSQL\) (\d+(?:\.\d+)*)/.exec(stdout)?.[1]
+}
+
+// A package holds no symbolic links: the libraries' are listed in it, and made by its script, any number of times.
+async function linkLibraries(folder: string): Promise<void> {
+  const script = path.join(folder, '../../scripts/hydrate-symlinks.js')
+  await run(process.execPath, [script], {
+    cwd: path.join(folder, '../..'),
+    timeout: versionTimeoutMs,
+  })
 }
 
 /** The server refuses to run as root: the owner of a folder that is there, else `postgres`, else `nobody`. */
@@ -87,11 +109,55 @@ export async function serverOwner(folder: string): Promise<Owner | undefined> {
 
 /** Gives a folder and all in it to the server's user; links themselves, not what they point to. */
 export async function giveTo(owner: Owner, folder: string): Promise<void> {
-  const { lchown } = await import('node:fs/promises')
   await lchown(folder, owner.uid, owner.gid)
   for (const entry of await readdir(folder, { withFileTypes: true })) {
     const full = path.join(folder, entry.name)
     if (entry.isDirectory()) await giveTo(owner, full)
     else await lchown(full, owner.uid, owner.gid)
   }
+}
+
+/** Whether the server's user can come to a file: a checkout in root's home cannot be entered by it. */
+async function isReachable(owner: Owner, file: string): Promise<boolean> {
+  for (let place = file; ; place = path.dirname(place)) {
+    const { mode, uid, gid } = await stat(place)
+    const shift = uid === owner.uid ? 6 : gid === owner.gid ? 3 : 0
+    const wanted = place === file ? 0o4 : 0o1
+    if (((mode >> shift) & wanted) === 0) return false
+    if (place === path.dirname(place)) return true
+  }
+}
+
+/** The file itself where the server's user can read it, else a copy of it in `folder`. */
+export async function reachableFile(
+  owner: Owner | undefined,
+  file: string,
+  folder: string,
+): Promise<string> {
+  if (!owner || (await isReachable(owner, file))) return file
+  const copy = path.join(folder, path.basename(file))
+  await link(file, copy).catch(() => copyFile(file, copy))
+  await chmod(copy, 0o755)
+  return copy
+}
+
+/** Server programs that the server's user can run: themselves, or a copy of the package that they came in. */
+export async function reachablePrograms(
+  owner: Owner | undefined,
+  programs: Programs,
+  folder: string,
+): Promise<Programs> {
+  if (!owner || (await isReachable(owner, path.join(programs.folder, 'postgres')))) return programs
+  if (!programs.folder.includes(`${path.sep}node_modules${path.sep}`)) {
+    throw new Fault(
+      'refused',
+      `start PostgreSQL from ${programs.folder}: its user cannot enter it`,
+      {
+        hint: 'Name programs that every user can run with --server-bin.',
+      },
+    )
+  }
+  const copy = path.join(folder, 'programs')
+  await cp(path.dirname(programs.folder), copy, { recursive: true, verbatimSymlinks: true })
+  return { ...programs, folder: path.join(copy, 'bin') }
 }

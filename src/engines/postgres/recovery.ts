@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chown, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { Fault } from '#base/faults'
@@ -6,7 +6,7 @@ import { tasks } from '#base/tasks'
 import type { BaseFacts, RestoreRequest, RestoreResult } from '#engines'
 import { carriedSettings, configured, type Layout, writeAutoConf } from './layout.ts'
 import { parseHistory, positionOf, toAt } from './lsn.ts'
-import { giveTo, type Programs } from './programs.ts'
+import { giveTo, type Programs, reachableFile } from './programs.ts'
 import { answers, recoveryEnd, StartedServer } from './server.ts'
 import { CutFinder, readTimelinePath, type TimelinePath } from './wal-plan.ts'
 import { WalServer } from './wal-server.ts'
@@ -59,7 +59,7 @@ export async function planRecovery(
     all,
     signal,
   })
-  const command = all ? copyCommand(folder) : fetchCommand(folder, socketOf(place))
+  const command = all ? copyCommand(folder) : await fetchCommand(folder, place)
   const settings = { restore_command: command, recovery_target_timeline: String(timelines.last) }
   return { settings, supply }
 }
@@ -95,9 +95,13 @@ export function socketOf(place: RecoveryPlace): string {
 }
 
 // A file that lies ready is taken by a rename; what does not is asked for, and waited for.
-function fetchCommand(folder: string, socket: string): string {
+async function fetchCommand(folder: string, place: RecoveryPlace): Promise<string> {
+  const { owner, runDir } = place
+  const node = await reachableFile(owner, process.execPath, runDir)
   const script = path.join(import.meta.dirname, 'wal-fetch.ts')
-  const ask = [process.execPath, script, socket].map(quoteShell).join(' ')
+  const ask = [node, await reachableFile(owner, script, runDir), socketOf(place)]
+    .map(quoteShell)
+    .join(' ')
   return `mv ${quoteShell(folder)}/"%f" "%p" 2>/dev/null || exec ${ask} "%f" "%p"`
 }
 
@@ -142,8 +146,9 @@ export async function recover(
     await writeFile(path.join(dataDir, 'recovery.signal'), '', { mode: 0o600 })
     await mkdir(path.join(dataDir, readyFolder), { recursive: true, mode: 0o700 })
     if (owner) {
-      for (const folder of [runDir, dataDir, ...layout.tablespaces.values()])
-        await giveTo(owner, folder)
+      // Not what is in it: a link to node would change hands with its original.
+      await chown(runDir, owner.uid, owner.gid)
+      for (const folder of [dataDir, ...layout.tablespaces.values()]) await giveTo(owner, folder)
     }
     request.progress.phase = 'replay the log'
     server = await replay(request, { ...options, dataDir, socket: socketOf(place), supply })

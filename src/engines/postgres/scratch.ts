@@ -10,7 +10,14 @@ import {
   withDatabase,
 } from './connection.ts'
 import { carriedSettings, layOutBase, type Layout, quoteSetting } from './layout.ts'
-import { findPrograms, giveTo, majorOf, type Programs, serverOwner } from './programs.ts'
+import {
+  findPrograms,
+  giveTo,
+  majorOf,
+  type Programs,
+  reachablePrograms,
+  serverOwner,
+} from './programs.ts'
 import { recover } from './recovery.ts'
 import type { StartedServer } from './server.ts'
 import type { WalSupply } from './wal-supply.ts'
@@ -68,8 +75,9 @@ export class ScratchCluster implements AsyncDisposable {
     place: Place,
     preload: string,
   ): Promise<ScratchCluster> {
-    const { directory, layout, programs } = place
+    const { directory, layout } = place
     const owner = await serverOwner(layout.dataDir)
+    const programs = await reachablePrograms(owner, place.programs, directory)
     const sockets = path.join(directory, 's')
     await mkdir(sockets, { recursive: true, mode: 0o700 })
     await writeConfig(directory, sockets, request.base, preload)
