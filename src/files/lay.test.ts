@@ -310,3 +310,36 @@ test('names are bytes', async (t) => {
   await target.finish(name, fileOf(0))
   assert.deepEqual(readdirSync(place, { encoding: 'buffer' }), [name])
 })
+
+test('nothing inherits an access list that the tree does not have', async (t) => {
+  const place = scratch(t)
+  const { loadNative } = await import('./native.ts')
+  mkdirSync(join(place, 'd'))
+  loadNative().setXattr(at(join(place, 'd')), { name: 'system.posix_acl_default', value: acl })
+  await using target = await lay(place, { overwrite: 'always' })
+  assert.equal(await target.prepare(at('d'), directory, { signal }), 'present')
+  assert.equal(await target.prepare(at('d/e'), directory, { signal }), 'new')
+  for (const path of ['d/f', 'd/e/f']) {
+    await target.prepare(at(path), fileOf(0), { signal })
+    await target.finish(at(path), fileOf(0))
+    assert.deepEqual(loadNative().readXattrs(at(join(place, path))), [], path)
+  }
+  for (const path of ['d/e', 'd']) {
+    await target.finish(at(path), directory)
+    assert.deepEqual(loadNative().readXattrs(at(join(place, path))), [], path)
+    assert.equal(statSync(join(place, path)).mode & 0o7777, 0o750)
+  }
+})
+
+/** A default access list that grants user 1 all: acl_ea.h, version 2, then tag, permissions and id of each entry. */
+const acl = Buffer.from(
+  [
+    '02000000',
+    '01000700ffffffff',
+    '0200070001000000',
+    '04000500ffffffff',
+    '10000700ffffffff',
+    '20000500ffffffff',
+  ].join(''),
+  'hex',
+)

@@ -19,7 +19,7 @@ import {
 import type { BigIntStats } from 'node:fs'
 import { closeSync } from 'node:fs'
 import { assert, Fault, fromSystem } from '#base/faults'
-import type { Prepared, TreeEntry, TreeTarget } from '#change/tree'
+import type { Prepared, TreeEntry, TreeTarget, Xattr } from '#change/tree'
 import { loadNative, type Native } from './native.ts'
 import { OpenFiles } from './open-files.ts'
 import { show } from './scan.ts'
@@ -92,6 +92,8 @@ class Layer implements LocalTarget {
   readonly #privileged = process.geteuid?.() === 0
   /** Files made by this run and not finished: what was not written of them is a hole. */
   readonly #fresh = new Set<string>()
+  /** Directories made by this run and not finished: nothing is in them but what it made, and they hand no access list down. */
+  readonly #bare = new Set<string>()
 
   constructor(directory: string, options: LayOptions & { readonly overwrite: Overwrite }) {
     this.#directories = new Directories(directory)
@@ -126,7 +128,7 @@ class Layer implements LocalTarget {
     this.#doing(`link ${show(path)} to ${show(existing)}`, () => {
       if (this.#dryRun) return
       const stats = this.#stats(path)
-      const wanted = this.#stats(existing)
+      const wanted = stats && this.#stats(existing)
       if (stats && wanted && stats.ino === wanted.ino && stats.dev === wanted.dev) return
       if (stats) this.#removeInTheWay(path, stats)
       linkSync(this.#at(existing), this.#at(path))
@@ -171,11 +173,15 @@ class Layer implements LocalTarget {
     // In this order: a change of owner clears set-id bits and capabilities, an access list sets mode bits.
     this.#withNode(path, entry, (node) => {
       if (this.#owners) attempt('owner', () => node.chown(entry.uid, entry.gid))
-      attempt('extended attributes', () => this.#setXattrs(node.path, entry))
+      if (entry.xattrs.length > 0 || !this.#inBare(path))
+        attempt('extended attributes', () => this.#setXattrs(node.path, entry))
       if (entry.kind !== 'symlink') attempt('mode', () => node.chmod(this.#allowedMode(entry)))
       attempt('times', () => node.setTimes(entry.atimeNs, entry.mtimeNs))
     })
-    if (entry.kind === 'dir') this.#directories.close(path)
+    if (entry.kind === 'dir') {
+      this.#directories.close(path)
+      this.#bare.delete(path.toString('latin1'))
+    }
     if (failures.length > 0) throw failures[0]
   }
 
@@ -187,7 +193,7 @@ class Layer implements LocalTarget {
       for (let number = 0; ; number++) {
         const suffix = number === 0 ? '.damaged' : `.damaged-${number}`
         const aside = Buffer.concat([path, Buffer.from(suffix)])
-        if (this.#stats(aside)) continue
+        if (lstatSync(this.#at(aside), { throwIfNoEntry: false })) continue
         renameSync(this.#at(path), this.#at(aside))
         return
       }
@@ -231,6 +237,8 @@ class Layer implements LocalTarget {
     if (this.#dryRun) return 'new'
     if (stats) unlinkSync(this.#at(path))
     mkdirSync(this.#at(path), { mode: 0o700 })
+    if (this.#inBare(path) || !this.#native.readXattrs(this.#at(path)).some(isAccessList))
+      this.#bare.add(path.toString('latin1'))
     return 'new'
   }
 
@@ -352,7 +360,13 @@ class Layer implements LocalTarget {
     }
   }
 
+  #inBare(path: Buffer): boolean {
+    return this.#bare.has(parentOf(path).toString('latin1'))
+  }
+
+  /** What stands there now. Should somebody else be quicker in a directory of ours, making the node fails. */
   #stats(path: Buffer): BigIntStats | undefined {
+    if (this.#inBare(path)) return undefined
     if (this.#dryRun && !this.#directories.has(parentOf(path))) return undefined
     return lstatSync(this.#at(path), { bigint: true, throwIfNoEntry: false })
   }
@@ -391,6 +405,10 @@ function withoutZeroEnds(bytes: Uint8Array): { readonly start: number; readonly 
   while (end - blockSize >= start && block.equals(bytes.subarray(end - blockSize, end)))
     end -= blockSize
   return { start, end }
+}
+
+function isAccessList({ name }: Xattr): boolean {
+  return name.startsWith('system.posix_acl_')
 }
 
 function parentOf(path: Buffer): Buffer {

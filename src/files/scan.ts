@@ -45,7 +45,9 @@ type Branch = {
   /** Asked for by itself: walked whole. */
   target: boolean
   /** Not asked for itself, but lies below a path that was. */
-  readonly covered: boolean
+  covered: boolean
+  /** The file system of the directory that was asked for as `.` or the like, when this is an entry of it. */
+  device: bigint | undefined
   /** What its first component is relative to. */
   readonly base: ByteText
   readonly children: Map<ByteText, Branch>
@@ -115,7 +117,8 @@ class Scanner {
           yield trouble(bytes, new Fault('missing', `read ${show(bytes)}: it is not there`))
         return undefined
       }
-      if (asked) frame = { ...frame, targetDevice: stats.dev, device: stats.dev }
+      const device = asked ? stats.dev : branch?.device
+      if (device !== undefined) frame = { ...frame, targetDevice: device, device }
       if (!asked && this.#excludedByStats(frame, path, stats)) return undefined
       return yield* this.#emit(frame, name, bytes, stats)
     } catch (error) {
@@ -245,6 +248,7 @@ class Scanner {
       path: '/',
       target: false,
       covered: false,
+      device: undefined,
       base: '/',
       children: new Map(),
     }
@@ -258,7 +262,8 @@ class Scanner {
         continue
       }
       // A path of `.` and `..` only, or `/`, stands for what is in that directory.
-      for (const name of listed(bytesOf(base))) plant(root, join(text, name), working)
+      const { names, device } = listed(bytesOf(base))
+      for (const name of names) plant(root, join(text, name), working, device)
       spreads += 1
     }
     prune(root)
@@ -272,9 +277,9 @@ function clean(path: ByteText): ByteText {
   return join(path).replace(/(.)\/$/, '$1')
 }
 
-function listed(directory: Buffer): ByteText[] {
+function listed(directory: Buffer): { readonly names: ByteText[]; readonly device: bigint } {
   try {
-    return namesOf(directory)
+    return { names: namesOf(directory), device: statSync(directory, { bigint: true }).dev }
   } catch (error) {
     throw fromSystem(error, `read ${show(directory)}`)
   }
@@ -288,7 +293,8 @@ function split(path: ByteText, working: ByteText) {
   return { base: resolve(working, ...parts.slice(0, steps)), parts: parts.slice(steps) }
 }
 
-function plant(root: Branch, path: ByteText, working: ByteText): void {
+/** `device` is given for an entry of a directory that was asked for as `.` or the like. */
+function plant(root: Branch, path: ByteText, working: ByteText, device?: bigint): void {
   const { base, parts } = split(path, working)
   let branch = root
   let at = base
@@ -297,12 +303,22 @@ function plant(root: Branch, path: ByteText, working: ByteText): void {
     const name = index === 0 ? freeName(root, part, base) : part
     let next = branch.children.get(name)
     if (!next) {
-      next = { path: at, target: false, covered: false, base, children: new Map() }
+      next = {
+        path: at,
+        target: false,
+        covered: false,
+        device: undefined,
+        base,
+        children: new Map(),
+      }
       branch.children.set(name, next)
     }
     branch = next
   }
+  if (branch.target && device !== undefined) return
   branch.target = true
+  branch.covered = device !== undefined
+  branch.device = device
 }
 
 /** Two relative paths may begin with the same name in different directories: the later one gets a number. */
@@ -324,7 +340,14 @@ function prune(branch: Branch): void {
       const { base } = branch
       if (known?.target) continue
       const children = known?.children ?? new Map<ByteText, Branch>()
-      branch.children.set(name, { path, target: true, covered: true, base, children })
+      branch.children.set(name, {
+        path,
+        target: true,
+        covered: true,
+        device: undefined,
+        base,
+        children,
+      })
     }
   }
   for (const each of branch.children.values()) prune(each)

@@ -4,12 +4,16 @@ import type { Progress } from '#base/progress'
 import { tasks, type Tasks } from '#base/tasks'
 import { systemTime, type Time } from '#base/time'
 import type { Content, TreeEntry, TreeSource } from '#change/tree'
+import { ArchiveCounts, type ArchiveSummary } from './archive-summary.ts'
 import type { CompressionMode } from './compression.ts'
 import { formatTimeNs, parseTimeNs } from './go-text.ts'
 import { PreviousTree } from './previous-tree.ts'
-import type { BlobSaver, Repository, SaverStats, Snapshot } from './repository.ts'
+import type { BlobSaver, Repository, Snapshot } from './repository.ts'
 import { TreeLoader } from './tree-loader.ts'
 import { TreeBuilder, type TreeNode } from './tree-codec.ts'
+
+export type { ArchiveSummary } from './archive-summary.ts'
+export { chooseParent } from './parent.ts'
 
 /** Files that are read at the same time, or wait to be. */
 const savingMax = 256
@@ -17,6 +21,8 @@ const savingMax = 256
 const waitingMax = 20_000
 /** A file that changed so shortly before the parent's backup began may have changed unseen while that read it. */
 const racyNs = 100_000_000n
+/** A file so small is read in one go, and is of one moment: it is not looked at again after that. */
+const atOnceMax = 65_536n
 /** Troubles that are told one by one; the rest is counted. */
 const troublesMax = 1000
 
@@ -47,24 +53,6 @@ export type Trouble = {
   readonly kind: 'unread' | 'changed'
   readonly path: string
   readonly said: string
-}
-
-/** What restic notes of a backup in its snapshot, under the same names. */
-export type ArchiveSummary = {
-  readonly backup_start: string
-  readonly backup_end: string
-  readonly files_new: number
-  readonly files_changed: number
-  readonly files_unmodified: number
-  readonly dirs_new: number
-  readonly dirs_changed: number
-  readonly dirs_unmodified: number
-  readonly data_blobs: number
-  readonly tree_blobs: number
-  readonly data_added: number
-  readonly data_added_packed: number
-  readonly total_files_processed: number
-  readonly total_bytes_processed: number
 }
 
 export type Archived = {
@@ -99,7 +87,7 @@ export async function archiveTree(
   const archiver = new Archiver(repository, saver, options)
   const tree = await archiver.run(source)
   const stats = await saver.finish()
-  const summary = summarize(archiver.counts, stats, startMs, time.now())
+  const summary = archiver.counts.summarize(stats, startMs, time.now())
   const { unreadCount, changedCount, troubles } = archiver
   const unchanged = options.skipIfUnchanged === true && tree === options.parent?.tree
   const snapshot =
@@ -107,7 +95,7 @@ export async function archiveTree(
       ? undefined
       : await repository.saveSnapshot(
           {
-            time: formatMs(startMs),
+            time: formatTimeNs(BigInt(Math.round(startMs)) * 1_000_000n),
             ...options.facts,
             tree,
             ...(options.parent && { parent: options.parent.id }),
@@ -116,38 +104,6 @@ export async function archiveTree(
           { signal },
         )
   return { snapshot, tree, summary, unreadCount, changedCount, troubles }
-}
-
-/**
- * The snapshot to compare with: the latest one, not later than the backup itself, of the same host and the same
- * set of paths.
- */
-export function chooseParent(
-  snapshots: readonly Snapshot[],
-  facts: Pick<Snapshot, 'paths' | 'hostname' | 'time'>,
-): Snapshot | undefined {
-  const setOf = (paths: readonly string[]) => JSON.stringify([...new Set(paths)].sort())
-  const wanted = setOf(facts.paths)
-  const before = parseTimeNs(facts.time)
-  let chosen: { readonly snapshot: Snapshot; readonly timeNs: bigint } | undefined
-  for (const snapshot of snapshots) {
-    const timeNs = parseTimeNs(snapshot.time)
-    if (timeNs === undefined || (before !== undefined && timeNs > before)) continue
-    if (snapshot.hostname !== facts.hostname || setOf(snapshot.paths) !== wanted) continue
-    if (!chosen || timeNs >= chosen.timeNs) chosen = { snapshot, timeNs }
-  }
-  return chosen?.snapshot
-}
-
-type Counts = {
-  filesNew: number
-  filesChanged: number
-  filesUnmodified: number
-  dirsNew: number
-  dirsChanged: number
-  dirsUnmodified: number
-  files: number
-  bytes: bigint
 }
 
 /** A directory between its `enter` and the moment when its tree is stored. */
@@ -169,16 +125,7 @@ type Directory = {
 type Slot = { node: TreeNode | undefined; done: boolean }
 
 class Archiver {
-  readonly counts: Counts = {
-    filesNew: 0,
-    filesChanged: 0,
-    filesUnmodified: 0,
-    dirsNew: 0,
-    dirsChanged: 0,
-    dirsUnmodified: 0,
-    files: 0,
-    bytes: 0n,
-  }
+  readonly counts = new ArchiveCounts()
   readonly troubles: Trouble[] = []
   unreadCount = 0
   changedCount = 0
@@ -188,7 +135,9 @@ class Archiver {
   readonly #trees: TreeLoader
   readonly #racyAfterNs: bigint | undefined
   /** Saves of files and of trees that have not ended. */
-  readonly #saving = new Set<Promise<unknown>>()
+  #saving = 0
+  /** Called when one ends, by who waits for that. */
+  #wake: () => void = () => undefined
   #waiting = 0
   #tree: string | undefined
 
@@ -226,21 +175,21 @@ class Archiver {
           default:
             event satisfies never
         }
-        if (this.#saving.size >= savingMax || this.#waiting >= waitingMax) await this.#room(group)
+        if (this.#saving >= savingMax || this.#waiting >= waitingMax) await this.#room(group)
       }
       directory.left = true
       this.#settle(directory, group)
-      while (this.#saving.size > 0) await Promise.race(this.#saving)
+      while (this.#saving > 0) await this.#anyEnd()
     })
     assert(this.#tree !== undefined, 'the root tree was stored')
     return this.#tree
   }
 
   async #room(group: Tasks): Promise<void> {
-    while (this.#saving.size >= savingMax || this.#waiting >= waitingMax) {
+    while (this.#saving >= savingMax || this.#waiting >= waitingMax) {
       group.signal.throwIfAborted()
-      if (this.#saving.size === 0) return
-      await Promise.race(this.#saving)
+      if (this.#saving === 0) return
+      await this.#anyEnd()
     }
   }
 
@@ -318,7 +267,8 @@ class Archiver {
   ): Promise<TreeNode | undefined> {
     try {
       const { blobs, sizeBytes } = await this.#saver.saveContent(content, this.#options.progress)
-      if (content.kind === 'path') await this.#noteChange(entry, path, sizeBytes)
+      if (content.kind === 'path' && (sizeBytes > atOnceMax || sizeBytes !== entry.sizeBytes))
+        await this.#noteChange(entry, path, sizeBytes)
       return { ...entry, kind: 'file', sizeBytes, content: blobs }
     } catch (error) {
       // What the store refuses has other codes, or comes again when the saver finishes.
@@ -350,10 +300,19 @@ class Archiver {
   }
 
   #start(group: Tasks, work: () => Promise<void>): void {
-    const job: Promise<unknown> = group.run(work).finally(() => this.#saving.delete(job))
-    // The group reports the failure; here it only ends the waiting.
-    job.catch(() => undefined)
-    this.#saving.add(job)
+    this.#saving += 1
+    const ended = () => {
+      this.#saving -= 1
+      this.#wake()
+    }
+    // The group reports a failure; here it only ends the waiting.
+    group.run(work).then(ended, ended)
+  }
+
+  #anyEnd(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve
+    })
   }
 
   #slot(directory: Directory): Slot {
@@ -401,19 +360,13 @@ class Archiver {
       return
     }
     const node = { ...entry, subtree }
-    if (!before) this.counts.dirsNew += 1
-    else if (sameNode(before, node)) this.counts.dirsUnmodified += 1
-    else this.counts.dirsChanged += 1
+    this.counts.add(node, before)
     this.#fill(parent, slot, node, group)
   }
 
   #countFile(node: TreeNode, before: TreeNode | undefined, kept: boolean): void {
     if (node.kind !== 'file') return
-    this.counts.files += 1
-    this.counts.bytes += node.sizeBytes
-    if (!before) this.counts.filesNew += 1
-    else if (sameNode(before, node)) this.counts.filesUnmodified += 1
-    else this.counts.filesChanged += 1
+    this.counts.add(node, before)
     const { progress } = this.#options
     if (!progress) return
     progress.doneItems += 1
@@ -426,63 +379,5 @@ class Archiver {
     const trouble = { kind, path: path.toString(), said }
     if (this.troubles.length < troublesMax) this.troubles.push(trouble)
     this.#options.onTrouble?.(trouble)
-  }
-}
-
-/** Whether two nodes of the same name say the same, and hold the same. */
-function sameNode(a: TreeNode, b: TreeNode): boolean {
-  return (
-    a.kind === b.kind &&
-    a.mode === b.mode &&
-    a.mtimeNs === b.mtimeNs &&
-    a.atimeNs === b.atimeNs &&
-    a.ctimeNs === b.ctimeNs &&
-    a.uid === b.uid &&
-    a.gid === b.gid &&
-    a.user === b.user &&
-    a.group === b.group &&
-    a.inode === b.inode &&
-    a.device === b.device &&
-    (a.kind === 'dir' || a.links === b.links) &&
-    (a.kind !== 'file' || b.kind !== 'file' || a.sizeBytes === b.sizeBytes) &&
-    a.subtree === b.subtree &&
-    sameList(a.content, b.content) &&
-    a.xattrs.length === b.xattrs.length &&
-    a.xattrs.every(
-      ({ name, value }, index) =>
-        name === b.xattrs[index]?.name && value.equals(b.xattrs[index].value),
-    )
-  )
-}
-
-function sameList(a: readonly string[] = [], b: readonly string[] = []): boolean {
-  return a === b || (a.length === b.length && a.every((id, index) => id === b[index]))
-}
-
-function formatMs(ms: number): string {
-  return formatTimeNs(BigInt(Math.round(ms)) * 1_000_000n)
-}
-
-function summarize(
-  counts: Counts,
-  stats: SaverStats,
-  startMs: number,
-  endMs: number,
-): ArchiveSummary {
-  return {
-    backup_start: formatMs(startMs),
-    backup_end: formatMs(endMs),
-    files_new: counts.filesNew,
-    files_changed: counts.filesChanged,
-    files_unmodified: counts.filesUnmodified,
-    dirs_new: counts.dirsNew,
-    dirs_changed: counts.dirsChanged,
-    dirs_unmodified: counts.dirsUnmodified,
-    data_blobs: stats.dataBlobs,
-    tree_blobs: stats.treeBlobs,
-    data_added: Number(stats.addedBytes),
-    data_added_packed: Number(stats.storedBytes),
-    total_files_processed: counts.files,
-    total_bytes_processed: Number(counts.bytes),
   }
 }

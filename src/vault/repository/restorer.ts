@@ -1,20 +1,14 @@
-import { hash } from 'node:crypto'
 import { assert, Fault, isFault } from '#base/faults'
 import type { Progress } from '#base/progress'
-import { eachLimit } from '#base/tasks'
 import type { Prepared, TreeEntry, TreeTarget } from '#change/tree'
-import { envelopeOverheadBytes } from './crypto.ts'
 import type { Repository } from './repository.ts'
 import type { TreeNode } from './tree-codec.ts'
 import { joinPath, TreeWalk } from './tree-walk.ts'
+import { WaveBytes, type WaveFile } from './wave-bytes.ts'
 
 /** A wave is what is laid out at a time; its bytes are fetched pack by pack. */
 const waveFilesMax = 10_000
 const waveBlobsMax = 100_000
-/** Files whose present bytes are compared at the same time. */
-const comparingMax = 4
-/** After damage was met, blobs are fetched in groups so small, then one by one. */
-const groupMax = 256
 const troublesMax = 1000
 /** Damaged paths that the message names. */
 const namedMax = 20
@@ -93,18 +87,6 @@ export async function restoreTree(
   return restorer.result()
 }
 
-type WaveFile = {
-  readonly path: Buffer
-  readonly node: TreeNode
-  readonly prepared: Prepared
-  /** Offsets of the chunks that were not there already; undefined for a file that was made. */
-  differing: Set<number> | undefined
-  damaged: boolean
-}
-
-type Piece = { readonly id: string; readonly offset: number; readonly sizeBytes: number }
-type Use = { readonly file: WaveFile; readonly offset: number }
-
 /** What is due when the bytes of a wave have been written, in the order of the walk. */
 type Wave = {
   readonly files: WaveFile[]
@@ -127,6 +109,7 @@ class Restorer {
   readonly #repository: Repository
   readonly #target: TreeTarget
   readonly #options: RestoreOptions
+  readonly #bytes: WaveBytes
   readonly #counts: Counts = {
     files: 0,
     directories: 0,
@@ -149,6 +132,10 @@ class Restorer {
     this.#repository = repository
     this.#target = target
     this.#options = options
+    this.#bytes = new WaveBytes(repository, target, {
+      ...options,
+      onDamage: (path, said) => this.#damage(path, said),
+    })
   }
 
   async run(tree: string): Promise<void> {
@@ -323,128 +310,11 @@ class Restorer {
   async #flush(): Promise<void> {
     const wave = this.#wave
     this.#wave = { files: [], ends: [], blobs: 0 }
-    const { signal, dryRun = false, verify = false } = this.#options
-    const present = wave.files.filter((file) => file.prepared === 'present')
-    await eachLimit(present, comparingMax, signal, (file) => this.#compare(file))
-    const needed = this.#plan(wave.files)
-    if (!dryRun) await this.#fetch(needed)
-    if (!dryRun && verify)
-      await eachLimit(wave.files, comparingMax, signal, (file) => this.#verify(file))
+    const { kept, differing } = await this.#bytes.fill(wave.files)
+    this.#counts.filesKept += kept.files
+    this.#counts.keptBytes += kept.bytes
+    this.#counts.writtenBytes += differing
     for (const end of wave.ends) await this.#finish(end)
-  }
-
-  *#pieces(file: WaveFile): Generator<Piece, void, void> {
-    let offset = 0
-    for (const id of file.node.content ?? []) {
-      const place = this.#repository.find('data', id)
-      if (!place) {
-        this.#damageFile(file, `no index lists its blob ${id}`)
-        return
-      }
-      const sizeBytes = place.plainLength || place.length - envelopeOverheadBytes
-      yield { id, offset, sizeBytes }
-      offset += sizeBytes
-    }
-  }
-
-  /** Notes where a file that was there differs. */
-  async #compare(file: WaveFile): Promise<void> {
-    const differing = new Set<number>()
-    let kept = 0
-    for (const piece of this.#pieces(file)) {
-      this.#options.signal.throwIfAborted()
-      if (await this.#holds(file, piece)) kept += piece.sizeBytes
-      else differing.add(piece.offset)
-    }
-    file.differing = differing
-    if (differing.size === 0) this.#counts.filesKept += 1
-    this.#counts.keptBytes += BigInt(kept)
-    if (this.#options.progress) this.#options.progress.doneBytes += kept
-  }
-
-  async #holds(file: WaveFile, { id, offset, sizeBytes }: Piece): Promise<boolean> {
-    const bytes = await this.#target.read(file.path, offset, sizeBytes)
-    return bytes.length === sizeBytes && hash('sha256', bytes, 'hex') === id
-  }
-
-  /** Where each blob goes that is to be fetched. */
-  #plan(files: readonly WaveFile[]): Map<string, Use[]> {
-    const needed = new Map<string, Use[]>()
-    for (const file of files) {
-      if (file.prepared === 'same') continue
-      for (const { id, offset, sizeBytes } of this.#pieces(file)) {
-        if (file.differing && !file.differing.has(offset)) continue
-        this.#counts.writtenBytes += BigInt(sizeBytes)
-        const uses = needed.get(id)
-        if (uses) uses.push({ file, offset })
-        else needed.set(id, [{ file, offset }])
-      }
-    }
-    return needed
-  }
-
-  async #fetch(needed: Map<string, Use[]>): Promise<void> {
-    const { signal, width } = this.#options
-    const place = async (id: string, plain: Buffer) => {
-      for (const use of needed.get(id) ?? []) await this.#write(use, plain)
-      needed.delete(id)
-    }
-    const load = async (ids: string[]): Promise<boolean> => {
-      try {
-        await this.#repository.loadBlobs(ids, { signal, width }, place)
-        return true
-      } catch (error) {
-        if (!isFault(error, 'corrupt', 'missing')) throw error
-        return false
-      }
-    }
-    if (needed.size === 0 || (await load([...needed.keys()]))) return
-    // Something is damaged: what is whole is brought home in smaller and smaller portions.
-    const left = [...needed.keys()]
-    for (let at = 0; at < left.length; at += groupMax) {
-      const group = left.slice(at, at + groupMax).filter((id) => needed.has(id))
-      if (group.length > 0 && !(await load(group)))
-        for (const id of group.filter((each) => needed.has(each)))
-          await this.#single(id, needed, place)
-    }
-  }
-
-  async #single(
-    id: string,
-    needed: Map<string, Use[]>,
-    place: (id: string, plain: Buffer) => Promise<void>,
-  ): Promise<void> {
-    const loaded = await this.#loadOrDamage(id, needed.get(id) ?? [])
-    if (loaded) await place(id, loaded)
-  }
-
-  async #loadOrDamage(id: string, uses: readonly Use[]): Promise<Buffer | undefined> {
-    try {
-      return await this.#repository.loadBlob('data', id, { signal: this.#options.signal })
-    } catch (error) {
-      if (!isFault(error, 'corrupt', 'missing')) throw error
-      for (const { file } of uses) this.#damageFile(file, error.message)
-      return undefined
-    }
-  }
-
-  async #write({ file, offset }: Use, plain: Buffer): Promise<void> {
-    if (isZero(plain)) await this.#target.zero(file.path, offset, plain.length)
-    else await this.#target.write(file.path, offset, plain)
-    if (this.#options.progress) this.#options.progress.doneBytes += plain.length
-  }
-
-  async #verify(file: WaveFile): Promise<void> {
-    if (file.damaged) return
-    for (const piece of this.#pieces(file)) {
-      this.#options.signal.throwIfAborted()
-      if (await this.#holds(file, piece)) continue
-      throw new Fault(
-        'io',
-        `verify ${file.path.toString()}: the disk gives other bytes at ${piece.offset} than were written`,
-        { hint: 'The target disk is not to be trusted, or something else writes to the file.' },
-      )
-    }
   }
 
   async #finish(end: Wave['ends'][number]): Promise<void> {
@@ -463,12 +333,6 @@ class Restorer {
     const key = linkKey(node)
     for (const other of this.#linked.get(key)?.others ?? []) await this.#target.spoil(other)
     this.#linked.delete(key)
-  }
-
-  #damageFile(file: WaveFile, said: string): void {
-    if (file.damaged) return
-    file.damaged = true
-    this.#damage(file.path, said)
   }
 
   #damage(path: Buffer, said: string): void {
@@ -493,16 +357,6 @@ class Restorer {
 }
 
 const slash = Buffer.from('/')
-const zeroes = Buffer.alloc(64 * 1024)
-
-function isZero(bytes: Buffer): boolean {
-  for (let at = 0; at < bytes.length; at += zeroes.length) {
-    const piece = bytes.subarray(at, at + zeroes.length)
-    if (!piece.equals(zeroes.subarray(0, piece.length))) return false
-  }
-  return true
-}
-
 function linkKey(node: TreeNode): string {
   return `${node.device}:${node.inode}`
 }
