@@ -1,4 +1,5 @@
 import { Fault, type Code } from '#base/faults'
+import { seededRandom } from '#base/random'
 import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
 
 export type OperationKind = 'put' | 'putStream' | 'get' | 'stream' | 'stat' | 'list' | 'delete'
@@ -197,16 +198,5 @@ export class FaultyStorage implements Storage {
     let sum = sizeBytes
     for (const [other, info] of this.#written) if (other !== key) sum += info.sizeBytes
     if (sum > capacityBytes) throw new Fault('full', `put ${key} to ${this.url}: injected limit`)
-  }
-}
-
-/** Mulberry32: small, seeded, good enough to choose calls with. */
-function seededRandom(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
   }
 }
