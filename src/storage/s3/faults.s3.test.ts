@@ -198,6 +198,35 @@ test('an upload whose last answer is lost is found to be there', async () => {
   }
 })
 
+test('a store that forgets an upload once it is complete is not asked in vain', async () => {
+  const answers = [
+    { ifAbsent: false, status: 404, code: 'NoSuchUpload' },
+    { ifAbsent: true, status: 404, code: 'NoSuchUpload' },
+    { ifAbsent: true, status: 412, code: 'PreconditionFailed' },
+  ]
+  for (const { ifAbsent, status, code } of answers) {
+    await using place = await behindProxy({ retry: { ...fast, triesMax: 4 } })
+    const { storage, proxy } = place
+    let completes = 0
+    proxy.rule = ({ method, path }) => {
+      if (method !== 'POST' || !path.includes('uploadId=')) return undefined
+      if (completes++ === 0) return { kind: 'reset', delivered: true }
+      return { kind: 'answer', status, body: errorBody(code) }
+    }
+    const bytes = pattern(streamBytes)
+    await storage.putStream('large', chunks(bytes, 65_536), { ifAbsent })
+    assert.equal(completes, 2)
+    assert.ok(bytes.equals(await storage.get('large')))
+    // The same answers, but to an upload that did not arrive.
+    proxy.rule = ({ method, path }) =>
+      method === 'POST' && path.includes('uploadId=')
+        ? { kind: 'answer', status, body: errorBody(code) }
+        : undefined
+    const other = storage.putStream('large', chunks(bytes.fill(1), 65_536), { ifAbsent })
+    await rejects(other, status === 412 ? 'exists' : 'unreachable')
+  }
+})
+
 test('a stalled answer and a silent store end in time', async () => {
   await using place = await behindProxy({ timeouts: { connectMs: 300, idleMs: 300 } })
   const { storage, proxy } = place
