@@ -251,7 +251,7 @@ class Replayer {
     sql: Buffer,
     format: FormatDescription,
   ): Promise<void> {
-    const { assignments } = statementSettings(header, query, format.family)
+    const { assignments } = statementSettings(header, query, format.family, this.#collations)
     const settings = `SET ${assignments.join(', ')}`
     if (settings !== this.#settings) await this.#run(settings)
     this.#settings = settings

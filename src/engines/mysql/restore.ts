@@ -14,7 +14,14 @@ import { type ReplayPlan, planReplay } from './plan.ts'
 import { type Endpoint, parseEndpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { replay } from './replay.ts'
-import { findPrograms, freePort, initialise, isOccupied, LocalServer } from './scratch.ts'
+import {
+  findPrograms,
+  freePort,
+  initialise,
+  isOccupied,
+  LocalServer,
+  makeServerFolder,
+} from './scratch.ts'
 import { readGtids } from './server.ts'
 import { quoteName, quoteNames, quotePlain } from './sql.ts'
 import { StatementFilter } from './statements.ts'
@@ -293,6 +300,7 @@ export async function openScratch(
   const folder = directory ?? (await mkdtemp(join(tmpdir(), 'redoubt-scratch-')))
   const clean = () => rm(folder, { recursive: true, force: true })
   try {
+    await makeServerFolder(folder)
     const programs = findPrograms(
       base.flavor === 'mariadb' ? 'mariadb' : 'mysql',
       request.serverBin,

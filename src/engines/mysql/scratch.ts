@@ -92,11 +92,16 @@ export type ServerOptions = {
 /** As root the server runs as the owner of its data, or as nobody: it refuses root. */
 const serverUser = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : undefined
 
+/** A folder that the server's user may write to, and nobody else. */
+export async function makeServerFolder(path: string): Promise<void> {
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  if (serverUser) await chown(path, serverUser.uid, serverUser.gid)
+}
+
 /** Makes the system tables in a directory that is empty or not there. */
 export async function initialise(options: ServerOptions): Promise<void> {
   const { programs, dataDirectory, signal } = options
-  await mkdir(dataDirectory, { recursive: true, mode: 0o700 })
-  if (serverUser) await chown(dataDirectory, serverUser.uid, serverUser.gid)
+  await makeServerFolder(dataDirectory)
   const fixed = ['--no-defaults', ...programs.places, `--datadir=${dataDirectory}`]
   if (programs.install && programs.family === 'mariadb') {
     const basedir = programs.places.filter((place) => place.startsWith('--basedir'))

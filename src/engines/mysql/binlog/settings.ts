@@ -22,6 +22,7 @@ export function statementSettings(
   header: EventHeader,
   query: QueryEvent,
   family: 'mysql' | 'mariadb',
+  collations: ReadonlyMap<number, Collation>,
 ): StatementSettings {
   const reader = new Reader(query.status, 'status of a statement')
   const set = new Map<string, string>()
@@ -30,7 +31,7 @@ export function statementSettings(
   while (reader.left > 0) {
     const code = reader.u8()
     if (code === 13 || code === 128) microseconds = reader.u24le()
-    else if (!readVariable(code, reader, set, family)) break
+    else if (!readVariable(code, reader, { set, family, collations })) break
   }
   const time = `${header.timestamp}.${String(microseconds).padStart(6, '0')}`
   set.set('timestamp', microseconds === 0 ? String(header.timestamp) : time)
@@ -41,9 +42,13 @@ export function statementSettings(
 function readVariable(
   code: number,
   reader: Reader,
-  set: Map<string, string>,
-  family: 'mysql' | 'mariadb',
+  into: {
+    readonly set: Map<string, string>
+    readonly family: 'mysql' | 'mariadb'
+    readonly collations: ReadonlyMap<number, Collation>
+  },
 ): boolean {
+  const { set, family, collations } = into
   const session = (name: string, value: string | number | bigint) =>
     void set.set(`@@session.${name}`, String(value))
   switch (code) {
@@ -61,7 +66,7 @@ function readVariable(
       session('auto_increment_offset', reader.u16le())
       break
     case 4:
-      session('character_set_client', reader.u16le())
+      session('character_set_client', charsetOf(reader.u16le(), collations))
       session('collation_connection', reader.u16le())
       session('collation_server', reader.u16le())
       break
@@ -115,6 +120,11 @@ function readVariable(
       return false
   }
   return true
+}
+
+/** The client's character set came as one of its collations; a server takes the number of the default one only. */
+function charsetOf(id: number, collations: ReadonlyMap<number, Collation>): string {
+  return collations.get(id)?.charset || String(id)
 }
 
 function readFlags(

@@ -1,0 +1,4 @@
+import { startMariadb } from '../../../test/support/servers/mariadb.ts'
+import { restoreTests } from './restore.suite.ts'
+
+restoreTests(startMariadb)
