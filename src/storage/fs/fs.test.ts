@@ -34,6 +34,16 @@ test('what is no object of ours is neither listed nor read', async () => {
   assert.equal(await storage.stat('data'), undefined)
 })
 
+test('the folder itself may be reached by a link', async () => {
+  const { root, storage } = await openNew()
+  await storage.put('data/a', pattern(3))
+  fs.symlinkSync(root, `${root}-link`)
+  const linked = await openFsStorage(`${root}-link`)
+  assert.deepEqual(await keysOf(linked), ['data/a'])
+  await linked.put('data/b', pattern(3))
+  assert.deepEqual(await keysOf(storage), ['data/a', 'data/b'])
+})
+
 test('list() goes through files and folders in the order of whole keys', async () => {
   const { storage } = await openNew()
   // Names that sort differently before and after a `/` is appended to them.

@@ -1,6 +1,6 @@
 import { constants } from 'node:fs'
-import { type FileHandle, link, lstat, open, readdir, rename, unlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { type FileHandle, link, lstat, open, readdir, rename, stat, unlink } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { Fault, isFault } from '#base/faults'
 import { randomHex } from '#base/ids'
@@ -33,19 +33,18 @@ export type FsOptions = {
  * Object storage in a folder. Throws `missing` when the folder is not there and was not to be made:
  * a disk that is not mounted must not look like an empty store.
  */
-export async function openFsStorage(root: string, options: FsOptions = {}): Promise<Storage> {
+export async function openFsStorage(path: string, options: FsOptions = {}): Promise<Storage> {
+  const root = resolve(path)
   const url = pathToFileURL(root).href
   if (options.create) await makeFolder(root, `make ${url}`)
-  const facts = await system(`open ${url}`, () => lstat(join(root, '.'))).catch(
-    (error: unknown) => {
-      throw isFault(error, 'missing')
-        ? new Fault('missing', `open ${url}: no such folder`, {
-            hint: 'Mount the disk, or make the folder if the store shall begin here.',
-            cause: error,
-          })
-        : error
-    },
-  )
+  const facts = await system(`open ${url}`, () => stat(root)).catch((error: unknown) => {
+    throw isFault(error, 'missing')
+      ? new Fault('missing', `open ${url}: no such folder`, {
+          hint: 'Mount the disk, or make the folder if the store shall begin here.',
+          cause: error,
+        })
+      : error
+  })
   if (!facts.isDirectory()) throw new Fault('usage', `open ${url}: not a folder`)
   return new FsStorage({
     root,
@@ -338,7 +337,7 @@ class FsStorage implements Storage {
         hint: 'The folder was there before: see whether its disk is still mounted.',
         cause,
       })
-    const facts = await lstat(join(this.#root, '.')).catch((error: unknown) => {
+    const facts = await stat(this.#root).catch((error: unknown) => {
       throw gone(error)
     })
     if (facts.ino !== this.#inode) throw gone()

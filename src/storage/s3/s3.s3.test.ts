@@ -136,9 +136,18 @@ test('retention keeps the bytes that were locked', async () => {
   assert.equal(versions.filter(({ key }) => key === 'vault/kept').length, 2, 'both are there')
   await storage.put('soon', Buffer.from('x'), { retainUntilMs: Date.now() + 3_600_000 })
   await rejects(storage.delete('soon'), 'denied')
+  const client = place.ceph.client()
+  const modeOf = async (key: string) => {
+    const head = new HeadObjectCommand({ Bucket: place.bucket, Key: `vault/${key}` })
+    return (await client.send(head)).ObjectLockMode
+  }
+  assert.equal(await modeOf('soon'), 'COMPLIANCE')
   await using later = await openIn(place, '&lock-mode=governance', {
     now: () => Date.now() + 7_200_000,
   })
+  await later.put('governed', pattern(1), { retainUntilMs: Date.now() + 10_000_000 })
+  assert.equal(await modeOf('governed'), 'GOVERNANCE')
+  client.destroy()
   await later.delete('soon')
   assert.equal(await later.stat('soon'), undefined)
 })
