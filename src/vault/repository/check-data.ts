@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
 import { Fault, isFault } from '#base/faults'
 import { parseSizeBytes } from '#base/bytes'
-import { sha256Hex } from './blob-id.ts'
 import { packKey } from './pack.ts'
-import type { IndexedPack, PackedBlob, Repository } from './repository.ts'
+import { type PackDamage, PackProof, provePack } from './pack-proof.ts'
+import type { PackProver } from './pack-prover.ts'
+import type { IndexedPack, Repository } from './repository.ts'
 
 /** Which packs to read: `n/t` the n-th of t parts, a share, or so many bytes chosen at random. */
 export type DataSubset =
@@ -76,21 +77,16 @@ function shuffle(list: readonly string[], random: () => number): string[] {
 /** Packs up to this size are read at once; larger ones, which hold one huge blob, piece by piece. */
 const wholeBytesMax = 64 * 1024 * 1024
 
-/** What reading a pack brought to light. */
-export type PackDamage = {
-  readonly said: readonly string[]
-  /** Blobs that cannot be had from this pack. */
-  readonly blobs: readonly string[]
-}
+type StoredPack = IndexedPack & { readonly sizeBytes: number }
 
 /**
- * Reads a pack and proves all of it: its name, its header against the index, each blob by its authenticator and its
- * id. What fails is read a second time, since it may have been the transfer. Undefined when the pack is sound.
+ * Reads a pack and proves all of it. What fails is read a second time, since it may have been the transfer.
+ * Undefined when the pack is sound. `prover` does the work on other threads; without it this thread does.
  */
 export async function checkPackData(
   repository: Repository,
-  pack: IndexedPack & { readonly sizeBytes: number },
-  options: { readonly signal: AbortSignal },
+  pack: StoredPack,
+  options: { readonly signal: AbortSignal; readonly prover?: PackProver | undefined },
 ): Promise<PackDamage | undefined> {
   const first = await readPack(repository, pack, options)
   return first && (await readPack(repository, pack, options))
@@ -98,77 +94,40 @@ export async function checkPackData(
 
 async function readPack(
   repository: Repository,
-  pack: IndexedPack & { readonly sizeBytes: number },
+  pack: StoredPack,
+  options: { readonly signal: AbortSignal; readonly prover?: PackProver | undefined },
+): Promise<PackDamage | undefined> {
+  try {
+    if (pack.sizeBytes > wholeBytesMax) return await readInPieces(repository, pack, options)
+    const bytes = await repository.storage.get(packKey(pack.id), { signal: options.signal })
+    const { id, blobs } = pack
+    return options.prover
+      ? await options.prover.prove({ id, blobs }, bytes)
+      : provePack(repository, pack, bytes)
+  } catch (error) {
+    if (!isFault(error, 'corrupt', 'missing')) throw error
+    const proof = new PackProof(pack)
+    proof.lost(error)
+    return proof.damage()
+  }
+}
+
+async function readInPieces(
+  repository: Repository,
+  pack: StoredPack,
   { signal }: { readonly signal: AbortSignal },
 ): Promise<PackDamage | undefined> {
   const { storage } = repository
   const key = packKey(pack.id)
-  const said: string[] = []
-  const damaged: string[] = []
-  try {
-    if (pack.sizeBytes <= wholeBytesMax) {
-      const bytes = await storage.get(key, { signal })
-      if (sha256Hex(bytes) !== pack.id) said.push('its bytes do not match its name')
-      said.push(...attempt(() => compareHeader(pack.blobs, repository.decodePack(pack.id, bytes))))
-      for (const blob of pack.blobs) {
-        const envelope = bytes.subarray(blob.offset, blob.offset + blob.length)
-        const wrong = attempt(() => openBlob(repository, blob, envelope))
-        if (wrong.length > 0) damaged.push(blob.id)
-        said.push(...wrong)
-      }
-    } else {
-      const hash = createHash('sha256')
-      for await (const chunk of storage.stream(key, { signal })) hash.update(chunk)
-      if (hash.digest('hex') !== pack.id) said.push('its bytes do not match its name')
-      const header = await repository.readPackHeader(pack.id, pack.sizeBytes, { signal })
-      said.push(...attempt(() => compareHeader(pack.blobs, header)))
-      for (const blob of pack.blobs) {
-        const range = { start: blob.offset, end: blob.offset + blob.length }
-        const envelope = await storage.get(key, { ...range, signal })
-        const wrong = attempt(() => openBlob(repository, blob, envelope))
-        if (wrong.length > 0) damaged.push(blob.id)
-        said.push(...wrong)
-      }
-    }
-  } catch (error) {
-    if (!isFault(error, 'corrupt', 'missing')) throw error
-    return { said: [...said, error.message], blobs: pack.blobs.map((blob) => blob.id) }
+  const proof = new PackProof(pack)
+  const hash = createHash('sha256')
+  for await (const chunk of storage.stream(key, { signal })) hash.update(chunk)
+  proof.name(hash.digest('hex'))
+  const header = await repository.readPackHeader(pack.id, pack.sizeBytes, { signal })
+  proof.header(() => header)
+  for (const blob of pack.blobs) {
+    const range = { start: blob.offset, end: blob.offset + blob.length }
+    proof.blob(repository, blob, await storage.get(key, { ...range, signal }))
   }
-  return said.length === 0 ? undefined : { said, blobs: damaged }
-}
-
-/** Runs a proof; what it found wrong, if anything. */
-function attempt(proof: () => void): readonly string[] {
-  try {
-    proof()
-    return []
-  } catch (error) {
-    if (!isFault(error, 'corrupt')) throw error
-    return [error.message]
-  }
-}
-
-function openBlob(repository: Repository, blob: PackedBlob, envelope: Buffer): void {
-  if (envelope.length !== blob.length) {
-    throw new Fault('corrupt', `read ${blob.type} blob ${blob.id}: the pack ends before it does`)
-  }
-  repository.openBlob(blob, envelope)
-}
-
-function compareHeader(indexed: readonly PackedBlob[], listed: readonly PackedBlob[]): void {
-  const inOrder = indexed.toSorted((a, b) => a.offset - b.offset)
-  const same =
-    inOrder.length === listed.length && inOrder.every((blob, at) => isSame(blob, listed[at]))
-  if (!same) throw new Fault('corrupt', 'its header lists other blobs than the index')
-}
-
-function isSame(a: PackedBlob, b: PackedBlob | undefined): boolean {
-  return (
-    b !== undefined &&
-    a.id === b.id &&
-    a.type === b.type &&
-    a.offset === b.offset &&
-    a.length === b.length &&
-    a.plainLength === b.plainLength
-  )
+  return proof.damage()
 }

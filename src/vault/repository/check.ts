@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { formatSizeBytes } from '#base/bytes'
 import { isFault } from '#base/faults'
 import type { Progress } from '#base/progress'
@@ -47,6 +48,12 @@ export type CheckOptions = {
 const findingsMax = 100_000
 const snapshotsWidth = 8
 const packsWidth = 4
+/** Below this, threads cost more than they save. */
+const proverBytesMin = 64 * 1024 * 1024
+
+function proverThreads(): number {
+  return Math.min(availableParallelism(), 4)
+}
 
 /**
  * Checks that every snapshot can be restored: indexes and packs fit each other, all trees decode, every blob is
@@ -201,10 +208,13 @@ class Check {
     this.#begin('read data')
     const { signal, progress, random = Math.random } = this.#options
     const chosen = choosePacks(stored, subset, random)
+    const chosenBytes = [...chosen].reduce((sum, id) => sum + (stored.get(id) ?? 0), 0)
     if (progress) {
       progress.totalItems = chosen.size
-      progress.totalBytes = [...chosen].reduce((sum, id) => sum + (stored.get(id) ?? 0), 0)
+      progress.totalBytes = chosenBytes
     }
+    await using prover =
+      chosenBytes < proverBytesMin ? undefined : this.#repository.openPackProver(proverThreads())
     const done = new IdSet()
     for (const file of await this.#repository.listFiles('index', { signal })) {
       const packs = await this.#loadIndexFile(file)
@@ -214,7 +224,7 @@ class Check {
         const damage = await checkPackData(
           this.#repository,
           { ...pack, sizeBytes },
-          { signal: inner },
+          { signal: inner, prover },
         )
         for (const blob of damage?.blobs ?? []) this.#badPlaces.add(`${pack.id} ${blob}`)
         if (damage && !this.#badPacks.has(pack.id)) {

@@ -13,6 +13,7 @@ import { fileBytesMax } from './limits.ts'
 import { loadBlob, loadBlobs } from './loader.ts'
 import { lockRepository } from './lock.ts'
 import { decodePack, openBlob, readPackHeader } from './pack.ts'
+import { openPackProver, type PackProver } from './pack-prover.ts'
 import type {
   BlobSaver,
   BlobType,
@@ -246,6 +247,10 @@ class OpenRepository implements Repository {
 
   openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer {
     return openBlob(this.#source(), envelope, blob)
+  }
+
+  openPackProver(workers: number): PackProver {
+    return openPackProver(this.#parts.master, workers)
   }
 
   async listFiles(folder: JsonFolder | 'keys', options: Options): Promise<StoredFile[]> {

@@ -4,6 +4,7 @@ import type { Time } from '#base/time'
 import type { Content } from '#change/tree'
 import type { Storage } from '#storage'
 import type { CompressionMode } from './compression.ts'
+import type { PackProver } from './pack-prover.ts'
 
 export type BlobType = 'data' | 'tree'
 
@@ -148,6 +149,8 @@ export interface Repository extends AsyncDisposable {
   ): Promise<PackedBlob[]>
   /** Takes a whole pack apart: its header, read from the bytes. */
   decodePack(pack: string, bytes: Buffer): PackedBlob[]
+  /** Proves whole packs on so many threads. */
+  openPackProver(workers: number): PackProver
   /** Opens an envelope cut out of a pack, unpacks it, and compares it with the id. */
   openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer
   /** What lies in a folder, ascending by id; a failed listing throws. */

@@ -1,0 +1,29 @@
+import { parentPort, workerData } from 'node:worker_threads'
+import { assert } from '#base/faults'
+import { compressionLevels } from './compression.ts'
+import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
+import { Kernels } from './kernels.ts'
+import { decodePack, openBlob } from './pack.ts'
+import { type PackOpener, provePack } from './pack-proof.ts'
+import type { ProverAnswer, ProverRequest } from './pack-prover.ts'
+import { createZstd } from './zstd.ts'
+
+// One thread of a prover: a pack comes, what is wrong with it goes back. Keys cross threads as plain byte arrays.
+
+const port = parentPort
+assert(port, 'this file runs as a worker thread')
+const { encrypt, macK, macR } = workerData as EnvelopeKeys
+const cipher = new EnvelopeCipher(
+  { encrypt: Buffer.from(encrypt), macK: Buffer.from(macK), macR: Buffer.from(macR) },
+  new Kernels(),
+)
+const parts = { cipher, zstd: createZstd(compressionLevels.auto) }
+const opener: PackOpener = {
+  decodePack: (pack, bytes) => decodePack(cipher, bytes, `pack ${pack}`),
+  openBlob: (blob, envelope) => openBlob(parts, envelope, blob),
+}
+
+port.on('message', ({ pack, bytes }: ProverRequest) => {
+  const answer: ProverAnswer = { damage: provePack(opener, pack, Buffer.from(bytes)) }
+  port.postMessage(answer)
+})
