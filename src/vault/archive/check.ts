@@ -18,6 +18,7 @@ export type CheckOptions = {
 }
 
 const objectsAtOnce = 4
+const batchObjects = 512
 
 /**
  * Checks a source's log: each object's name, record and signature, the chain from the first to the last, and with
@@ -43,46 +44,49 @@ export async function checkLog(options: CheckOptions): Promise<LogFinding[]> {
   }
   const out = new Set(doubtful.map(({ key }) => key))
   const wanted = objects.filter(({ key }) => !out.has(key))
-  const heads = await readHeads(storage, wanted, reading, signal)
-  for (const [i, object] of wanted.entries()) {
-    const head = heads[i]
-    if (head && 'error' in head) findings.push(damaged(object, head.error))
-  }
   const { chosen } = cover(wanted)
-  findings.push(...checkChain(chosen, new Map(wanted.map((o, i) => [o.key, heads[i]]))))
+  const inChain = new Set(chosen.map(({ key }) => key))
+  let before: { readonly object: StoredObject; readonly head: Head } | undefined
+  // In batches: a log of years has more records than memory should hold.
+  for (let at = 0; at < wanted.length; at += batchObjects) {
+    const batch = wanted.slice(at, at + batchObjects)
+    const heads = await readHeads(storage, batch, reading, signal)
+    for (const [i, object] of batch.entries()) {
+      const head = heads[i]
+      if (head && 'error' in head) findings.push(damaged(object, head.error))
+      if (!inChain.has(object.key)) continue
+      if (before) findings.push(...checkLink(before, { object, head }))
+      before = { object, head }
+    }
+  }
   if (options.readData) findings.push(...(await checkData(wanted, options)))
   return unique(findings)
 }
 
 type Head = SignedRecord | { readonly error: unknown } | undefined
 
-function checkChain(
-  chosen: readonly StoredObject[],
-  heads: ReadonlyMap<string, Head>,
-): LogFinding[] {
-  const findings: LogFinding[] = []
-  for (const [i, object] of chosen.entries()) {
-    const before = chosen[i - 1]
-    const own = heads.get(object.key)
-    const previous = before && heads.get(before.key)
-    if (!before || !own || !previous || 'error' in own || 'error' in previous) continue
-    const { record } = own
-    const apart = record.sequenceFirst - previous.record.sequenceLast
-    if (!follows(previous, own)) {
-      const said =
-        apart === 1
-          ? `it does not link to ${before.key}`
-          : `${apart - 1} objects are missing between ${before.key} and it`
-      findings.push({ severity: 'damaged', code: 'gap', object: object.key, said })
-    } else if (record.hole) {
-      const said = `the source lost its log between ${record.after?.at} and ${record.first}`
-      findings.push({ severity: 'warns', code: 'hole', object: object.key, said })
-    } else if (!continuous(previous, own)) {
-      const said = `it begins at ${record.first}, not at ${previous.record.next}`
-      findings.push({ severity: 'damaged', code: 'gap', object: object.key, said })
-    }
+type Placed = { readonly object: StoredObject; readonly head: Head }
+
+function checkLink(before: Placed, after: Placed): LogFinding[] {
+  const [previous, own] = [before.head, after.head]
+  if (!own || !previous || 'error' in own || 'error' in previous) return []
+  const { key } = after.object
+  const { record } = own
+  const apart = record.sequenceFirst - previous.record.sequenceLast
+  if (!follows(previous, own)) {
+    const said =
+      apart === 1
+        ? `it does not link to ${before.object.key}`
+        : `${apart - 1} objects are missing between ${before.object.key} and it`
+    return [{ severity: 'damaged', code: 'gap', object: key, said }]
   }
-  return findings
+  if (record.hole) {
+    const said = `the source lost its log between ${record.after?.at} and ${record.first}`
+    return [{ severity: 'warns', code: 'hole', object: key, said }]
+  }
+  if (continuous(previous, own)) return []
+  const said = `it begins at ${record.first}, not at ${previous.record.next}`
+  return [{ severity: 'damaged', code: 'gap', object: key, said }]
 }
 
 function continuous(previous: SignedRecord, own: SignedRecord): boolean {

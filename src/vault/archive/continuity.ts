@@ -35,7 +35,8 @@ export function admit(end: End | undefined, block: LogBlock, holeAllowed: boolea
   const rest = block.segment === end.segment ? restOf(end, block) : restInOther(end, block)
   if (rest === 'known') return { kind: 'known' }
   if (rest) return { kind: 'next', block: rest, after: undefined, hole: false }
-  if (holeAllowed && encodeText(block.first) >= encodeText(end.at)) {
+  if (holeAllowed) {
+    if (encodeText(block.first) < encodeText(end.at)) throw backwards(end, block)
     return { kind: 'next', block, after, hole: true }
   }
   throw new Fault(
@@ -43,6 +44,26 @@ export function admit(end: End | undefined, block: LogBlock, holeAllowed: boolea
     `append ${block.segment} from byte ${block.offset} at ${block.first}: the log so far ends in ${end.segment} at byte ${end.offset}, ${end.at}`,
     {
       hint: 'Read the source from where the archive ends, or take a new base and declare the gap.',
+    },
+  )
+}
+
+/** Whether a block begins before the end of the log so far, in the same history. */
+export function overlaps(end: End, block: LogBlock): boolean {
+  if (block.history !== end.history) return false
+  return block.segment === end.segment
+    ? block.offset < end.offset
+    : encodeText(block.first) < encodeText(end.at)
+}
+
+/** Positions of one history that were given out twice cannot be told apart in a restore. */
+export function backwards(end: End, block: LogBlock): Fault {
+  return new Fault(
+    'source-changed',
+    `append ${block.segment} at ${block.first}: the archive holds this history up to ${end.at} already`,
+    {
+      hint: 'The log of the source was reset: protect it under another --name.',
+      recovery: 'stop',
     },
   )
 }

@@ -1,3 +1,4 @@
+import { isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import { eachLimit } from '#base/tasks'
 import { fold, type FoldOptions } from './fold.ts'
@@ -142,7 +143,11 @@ export class FoldQueue {
         this.#options.signal.throwIfAborted()
         await work()
       })
-      .catch((error: unknown) => this.#options.onFailure(error))
+      .catch((error: unknown) => {
+        // A full disk or bucket: the segment stays in parts, and the next archiver folds it.
+        if (isFault(error, 'full')) this.#options.log.warn(`could not fold: ${error.message}`)
+        else this.#options.onFailure(error)
+      })
       .finally(() => {
         this.#waiting -= 1
         this.#room.resolve()

@@ -146,7 +146,8 @@ export class ArchiveReader implements LogReader {
       const ended = after?.history === first.history && (after.objects[0]?.first ?? '') <= first.at
       if (indexed.history === first.history && ended) continue
       const head = await this.#head(indexed.objects[0], signal)
-      const last = await this.#head(indexed.objects.at(-1), signal)
+      const one = indexed.objects.length === 1
+      const last = one ? head : await this.#head(indexed.objects.at(-1), signal)
       if (!head || !last) continue
       if (indexed === segments.at(-1) && !reached && indexed.history === first.history) {
         if (last.next < first.at) throw this.#gap(first, `the archive ends at ${last.next}`)

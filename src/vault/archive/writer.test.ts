@@ -225,3 +225,55 @@ test('moment() finds the commits on both sides of a time, also when the clock st
   assert.deepEqual(await at(44), ['tx44', 'tx45'])
   assert.deepEqual(await at(45), ['tx45', undefined])
 })
+
+test('an archiver that was suspended tells of nothing as durable when it wakes', async () => {
+  using scratch = new Scratch()
+  const storage = new MemStorage()
+  const log = new FakeLog()
+  const time = new ManualTime()
+  // Its clock moves while its timers do not fire.
+  const asleep = { now: () => time.now(), monotonicMs: () => time.monotonicMs(), sleep: never }
+  const options = writerOptions(keys, storage, scratch.path, { time: asleep })
+  await using writer = await openWriter(options, signal)
+  await writer.append(log.block(0, 100), { signal })
+  await writer.flush({ signal })
+  await time.advance(21_000)
+  await writer.append(log.block(100, 200), { signal })
+  await assert.rejects(writer.flush({ signal }), (e) => isFault(e, 'locked'))
+  assert.deepEqual(writer.durable(), { history: 'h1', at: position(100) })
+})
+
+async function never(_ms: number, signal?: AbortSignal): Promise<void> {
+  const { promise, reject } = Promise.withResolvers<void>()
+  signal?.addEventListener('abort', () => reject(signal.reason), { once: true })
+  await promise
+}
+
+test('a log that was reset is refused where a gap is allowed; one that is read again is not', async () => {
+  using scratch = new Scratch()
+  const storage = new MemStorage()
+  const log = new FakeLog()
+  const options = writerOptions(keys, storage, scratch.path, { reading: keys.reading })
+  await using writer = await openWriter(options, signal)
+  for (const block of log.blocks(0, 2600)) await writer.append(block, { signal })
+  const other = log.block(300, 400).bytes
+  const resets = [
+    { ...log.block(0, 100), bytes: other },
+    { ...log.block(2500, 2600), bytes: other },
+    { ...log.block(0, 100), segment: 'seg-again' },
+  ]
+  for (const block of resets) {
+    writer.allowGap()
+    await assert.rejects(writer.append(block, { signal }), (e) => isFault(e, 'source-changed'))
+  }
+  for (const from of [0, 1000, 2400, 2600]) {
+    writer.allowGap()
+    for (const block of log.blocks(from, 2700)) await writer.append(block, { signal })
+  }
+  await writer.settle({ signal })
+  assert.deepEqual(await readBack(storage), log.bytes(0, 2700))
+  assert.deepEqual(
+    await checkLog({ storage, source, reading: keys.reading, readData: true, signal }),
+    [],
+  )
+})

@@ -4,7 +4,7 @@ import { systemTime, type Time } from '#base/time'
 import type { LogBeat, LogBlock, Position } from '#change'
 import type { Storage } from '#storage'
 import type { ArchiveWriter } from './archive.ts'
-import { admit, cutBlock, type End, endBehind } from './continuity.ts'
+import { admit, backwards, cutBlock, type End, endBehind, overlaps } from './continuity.ts'
 import { FoldQueue } from './fold-queue.ts'
 import type { Holder } from './holder.ts'
 import { Lease, leaseMs, refreshEveryMs, selfFenceMs } from './lease.ts'
@@ -16,8 +16,9 @@ import {
   sealPart,
   type Trust,
 } from './object.ts'
+import { openReader } from './reader.ts'
 import type { LogRecord } from './record.ts'
-import { Spool } from './spool.ts'
+import { Spool, type SpoolEntry } from './spool.ts'
 import { inFlightBehindMax, type Linked, readTail, type Tail } from './tail.ts'
 
 export type WriterOptions = {
@@ -48,6 +49,7 @@ export const graceMsDefault = 15 * 60_000
 const sendingMax = inFlightBehindMax + 1
 const partLevel = 1
 const releaseMs = 5000
+const closingMs = 10_000
 
 /** A part that is being filled. */
 type Filling = {
@@ -118,6 +120,7 @@ export class LogWriter implements ArchiveWriter {
   #completeUs: bigint | undefined
   #failure: { readonly error: unknown } | undefined
   #waiters: (() => void)[] = []
+  #refreshedMs: number
 
   constructor(
     options: WriterOptions,
@@ -131,6 +134,7 @@ export class LogWriter implements ArchiveWriter {
     const { lease, tail, spool, stop } = parts
     this.#options = options
     this.#time = options.time ?? systemTime
+    this.#refreshedMs = this.#time.monotonicMs()
     this.#lease = lease
     this.#spool = spool
     this.#stop = stop
@@ -182,6 +186,11 @@ export class LogWriter implements ArchiveWriter {
   async append(block: LogBlock, options: { readonly signal: AbortSignal }): Promise<void> {
     this.#throwIfFailed()
     const admission = admit(this.#end, block, this.#holeAllowed)
+    const end = this.#end
+    if (this.#holeAllowed && end && overlaps(end, block)) {
+      await this.#checkKnown(end, block, options.signal)
+      if (block.bytes.length > 0) this.#holeAllowed = false
+    }
     if (admission.kind === 'known') return
     let { hole, after } = admission
     for (const run of cutBlock(admission.block, this.#partBytesMax)) {
@@ -196,6 +205,33 @@ export class LogWriter implements ArchiveWriter {
     }
     const filling = this.#filling
     if (filling && this.#end?.closed) await this.#cut(filling, options.signal)
+  }
+
+  /**
+   * Positions that come again after a gap are either read again, or a log that was reset and gives them out anew; only
+   * the bytes tell. Taking the one for the other would throw the new log away.
+   */
+  async #checkKnown(end: End, block: LogBlock, signal: AbortSignal): Promise<void> {
+    const { storage, source, reading } = this.#options
+    if (!reading) {
+      if (block.segment === end.segment) return
+      throw backwards(end, block)
+    }
+    await this.flush({ signal })
+    const reader = await openReader({ storage, source, reading, signal })
+    const known = await reader.read(block.segment, { history: block.history, signal })
+    let at = 0
+    for await (const bytes of known ?? []) {
+      const from = Math.max(at, block.offset)
+      const to = Math.min(at + bytes.length, block.offset + block.bytes.length)
+      const ours = bytes.subarray(from - at, Math.max(to, from) - at)
+      const theirs = block.bytes.subarray(from - block.offset, Math.max(to, from) - block.offset)
+      if (!ours.equals(theirs)) throw backwards(end, block)
+      at += bytes.length
+      if (at >= block.offset + block.bytes.length) return
+    }
+    const wanted = block.segment === end.segment ? end.offset : block.offset + block.bytes.length
+    if (at < wanted) throw backwards(end, block)
   }
 
   async flush(options: { readonly signal: AbortSignal }): Promise<void> {
@@ -217,10 +253,13 @@ export class LogWriter implements ArchiveWriter {
     this.#failure ??= { error: new Fault('interrupted', 'append to an archive that was closed') }
     this.#ending.abort(this.#failure.error)
     this.#wake()
-    // Parts under way are let go on: aborting them would gain nothing.
+    // What is under way is let go on, unless the store does not answer.
+    const { error } = this.#failure
+    const patience = setTimeout(() => this.#stop.abort(error), closingMs)
     await Promise.all(this.#background)
     await this.#folds.idle()
-    this.#stop.abort(this.#failure.error)
+    clearTimeout(patience)
+    this.#stop.abort(error)
     await this.#heartbeat
     await this.#spool[Symbol.asyncDispose]()
     this.#lease.end()
@@ -333,7 +372,7 @@ export class LogWriter implements ArchiveWriter {
     const { storage } = this.#options
     const { key, record, link, plain } = sealed
     const ifAbsent = storage.can.conditionalPut
-    await this.#spool.add({ ...record, link }, plain)
+    await this.#keep({ ...record, link }, plain)
     try {
       await storage.put(key, sealed.bytes, ifAbsent ? { ifAbsent, signal } : { signal })
     } catch (error) {
@@ -342,6 +381,18 @@ export class LogWriter implements ArchiveWriter {
     }
     sending.stored = true
     this.#advance()
+  }
+
+  /** The spool is a cache: a full disk costs time when the segment is folded, and nothing else. */
+  async #keep(entry: SpoolEntry, plain: Buffer): Promise<void> {
+    try {
+      await this.#spool.add(entry, plain)
+    } catch (error) {
+      if (!isFault(error, 'full')) throw error
+      this.#options.log.warn('the disk of the spool is full: parts will be read from the store', {
+        segment: entry.segment,
+      })
+    }
   }
 
   async #isOurs(sealed: SealedObject, signal: AbortSignal): Promise<boolean> {
@@ -357,6 +408,9 @@ export class LogWriter implements ArchiveWriter {
 
   /** Parts become durable in their order, whatever the order of the store's answers (SPEC.md, invariant 2). */
   #advance(): void {
+    const silentMs = this.#time.monotonicMs() - this.#refreshedMs
+    // Suspended and woken again: another archiver may have begun, and removed what was on its way here.
+    if (silentMs > selfFenceMs) throw fenced(this.#options.source, silentMs)
     for (let head = this.#sending[0]; head?.stored; head = this.#sending[0]) {
       this.#sending.shift()
       const { record } = head.part
@@ -380,17 +434,16 @@ export class LogWriter implements ArchiveWriter {
   }
 
   async #keepLease(): Promise<void> {
-    let refreshedMs = this.#time.monotonicMs()
     try {
       for (;;) {
         await this.#time.sleep(refreshEveryMs, this.#stop.signal)
         try {
           await this.#lease.refresh(this.#note(), this.#stop.signal)
-          refreshedMs = this.#time.monotonicMs()
+          this.#refreshedMs = this.#time.monotonicMs()
           await this.#folds.sweep()
         } catch (error) {
           this.#stop.signal.throwIfAborted()
-          const silentMs = this.#time.monotonicMs() - refreshedMs
+          const silentMs = this.#time.monotonicMs() - this.#refreshedMs
           if (!isFault(error) || error.recovery !== 'retry' || error.code === 'locked') throw error
           if (silentMs > selfFenceMs) throw fenced(this.#options.source, silentMs, error)
           this.#options.log.warn('could not refresh the archiver lease', { silentMs })
@@ -463,7 +516,7 @@ function endOf(record: LogRecord): End {
   }
 }
 
-function fenced(source: string, silentMs: number, cause: unknown): Fault {
+function fenced(source: string, silentMs: number, cause?: unknown): Fault {
   return new Fault(
     'locked',
     `archive the log of ${source}: the lease could not be refreshed for ${Math.round(silentMs)} ms`,
