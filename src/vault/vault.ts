@@ -52,7 +52,9 @@ export {
   type Finding as RepositoryFinding,
 } from './repository/check.ts'
 export { type DataSubset, parseSubset } from './repository/check-data.ts'
+export { type Copied, type CopyOptions, copySnapshots } from './repository/copy.ts'
 export {
+  findSnapshot,
   type ForgetOptions,
   type Forgotten,
   forgetSnapshots,
@@ -62,6 +64,7 @@ export { type PruneReport, pruneRepository } from './repository/prune.ts'
 export { parseUnusedLimit, type PruneRules } from './repository/prune-plan.ts'
 export { type GroupBy, parseGroupBy } from './retention/groups.ts'
 export { type KeepRules, parseCount, parseTags, parseWithin } from './retention/keep.ts'
+export { measureRepository, type RepositoryStats } from './repository/stats.ts'
 export { resolveTree } from './repository/tree-loader.ts'
 export type { BlobSaver, Repository, Snapshot } from './repository/repository.ts'
 export type { TreeNode } from './repository/tree-codec.ts'

@@ -74,7 +74,7 @@ function planByRules(snapshots: readonly Snapshot[], options: ForgetOptions): Fo
       'refused',
       `forget snapshots: nothing would be left of ${formatGroup(emptied)}`,
       {
-        hint: 'Widen the rules, or allow it in so many words with --allow-empty-groups.',
+        hint: 'Widen the rules, or name the snapshots to forget by their ids.',
       },
     )
   }
