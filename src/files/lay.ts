@@ -248,10 +248,10 @@ class Layer implements LocalTarget {
     mtimeNs: bigint,
     stats: BigIntStats | undefined,
   ): Prepared {
+    const unchanged = stats?.isFile() && stats.size === sizeBytes && stats.mtimeNs === mtimeNs
+    if (unchanged && this.#overwrite === 'if-changed') return 'same'
     // A file with other names is made anew: those names may lie outside of this tree.
     if (stats?.isFile() && stats.nlink === 1n) {
-      if (this.#overwrite === 'if-changed' && stats.size === sizeBytes && stats.mtimeNs === mtimeNs)
-        return 'same'
       if (this.#dryRun) return 'present'
       this.#openForWriting(path, stats)
       if (stats.size !== sizeBytes)

@@ -16,7 +16,26 @@ const windowMax = 4
  */
 export function createWalk(rules: WalkRules): TreeSource {
   compileRules(rules)
-  return { walk: ({ signal }) => walk(rules, signal) }
+  const own = onlyRules(rules)
+  return { walk: ({ signal }) => walk(own, signal) }
+}
+
+/** What goes to the thread: the caller's object may bear what cannot be cloned. */
+function onlyRules(rules: WalkRules): WalkRules {
+  return {
+    paths: rules.paths,
+    root: rules.root,
+    excludes: rules.excludes,
+    excludesNoCase: rules.excludesNoCase,
+    excludeFiles: rules.excludeFiles,
+    excludeFilesNoCase: rules.excludeFilesNoCase,
+    excludeIfPresent: rules.excludeIfPresent,
+    excludeCaches: rules.excludeCaches,
+    excludeLargerThanBytes: rules.excludeLargerThanBytes,
+    oneFileSystem: rules.oneFileSystem,
+    sockets: rules.sockets,
+    accessTimes: rules.accessTimes,
+  } satisfies { readonly [K in keyof Required<WalkRules>]: WalkRules[K] }
 }
 
 async function* walk(rules: WalkRules, signal: AbortSignal): AsyncGenerator<TreeEvent, void, void> {
