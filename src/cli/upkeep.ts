@@ -1,6 +1,12 @@
 import { formatSizeBytes } from '#base/bytes'
 import { createProgress } from '#base/progress'
-import type { PruneReport, Retained, VaultCheck } from '#service/upkeep'
+import type {
+  CopiedVault,
+  PruneReport,
+  RepositoryStats,
+  Retained,
+  VaultCheck,
+} from '#service/upkeep'
 import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
 import type { Input, OptionSpec, Verb } from './verb.ts'
@@ -178,5 +184,79 @@ function renderPrune(report: PruneReport): string {
     `${report.repacked} packs rewritten (${size(report.repackedBytes)})`,
     `${report.marked} packs marked for deletion (${size(report.markedBytes)})`,
     `${report.deleted} packs deleted (${size(report.deletedBytes)}), ${report.waiting} wait for their grace period`,
+  ].join('\n')
+}
+
+export const copyVerb: Verb = {
+  name: 'copy',
+  summary: 'bring a second vault up to this one: snapshots, bases, log',
+  operands: '[snapshots...]',
+  options: [
+    vaultOption,
+    { flags: '--to <url>', help: 'the second vault, made before with vault init', required: true },
+    {
+      flags: '--to-password-file <file>',
+      help: 'its password; else REDOUBT_VAULT_PASSWORD_2, else that of the first vault',
+    },
+    { flags: '-n, --dry-run', help: 'tell what would be copied' },
+    passwordFileOption,
+  ],
+  examples: [
+    ['redoubt vault copy --vault /backup/vault --to s3://backup/prod', 'everything'],
+    [
+      'redoubt vault copy latest --vault /backup/vault --to s3://backup/prod',
+      'the newest snapshot, and the log',
+    ],
+  ],
+  async run(input, context) {
+    const progress = createProgress('copy')
+    using _following = context.display.follow(progress)
+    const { copy } = await import('#service/upkeep')
+    const to = { url: input.required('to'), index: 1, passwordFile: input.text('to-password-file') }
+    const dryRun = input.flag('dry-run')
+    const settings = { from: readVault(input), to, ids: input.operands, dryRun, progress }
+    const copied = await copy(settings, surroundings(context))
+    context.display.result(copied, (done) => renderCopy(done, dryRun))
+    return undefined
+  },
+}
+
+function renderCopy(
+  { copied, present, addedBytes, bases, logs }: CopiedVault,
+  dryRun: boolean,
+): string {
+  return [
+    ...copied.map(
+      ({ from, to }) =>
+        `${from.slice(0, 8)} ${dryRun ? 'would be copied' : `is ${to.slice(0, 8)} there`}`,
+    ),
+    `${copied.length} snapshots, ${formatSizeBytes(addedBytes)} new there; ${present} were there already`,
+    ...(bases.length > 0 ? [`bases: ${bases.join(', ')}`] : []),
+    ...(logs.length > 0 ? [`log of ${logs.join(', ')} brought up to here`] : []),
+  ].join('\n')
+}
+
+export const statsVerb: Verb = {
+  name: 'stats',
+  summary: "what a vault's snapshots would restore, and what they take",
+  options: [vaultOption, passwordFileOption],
+  examples: [['redoubt vault stats --vault /backup/vault', 'sizes and ratios']],
+  async run(input, context) {
+    const progress = createProgress('stats')
+    using _following = context.display.follow(progress)
+    const { measure } = await import('#service/upkeep')
+    const stats = await measure(readVault(input), progress, surroundings(context))
+    context.display.result(stats, renderStats)
+    return undefined
+  },
+}
+
+function renderStats(stats: RepositoryStats): string {
+  const size = formatSizeBytes
+  return [
+    `${stats.snapshots} snapshots would restore ${size(stats.restoreBytes)} in ${stats.restoreNodes} nodes`,
+    `they need ${size(stats.plainBytes)}, deduplicated ${stats.deduplicationRatio.toFixed(2)} times`,
+    `stored as ${size(stats.storedBytes)}, compressed ${stats.compressionRatio.toFixed(2)} times`,
+    `${stats.packs} packs in all`,
   ].join('\n')
 }

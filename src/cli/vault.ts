@@ -3,7 +3,7 @@ import { Fault } from '#base/faults'
 import type { KeyAction, ListedNode, Snapshot, VaultKey } from '#service/vault'
 import { table } from './display.ts'
 import { surroundings } from './surroundings.ts'
-import { checkVerb, forgetVerb, pruneVerb } from './upkeep.ts'
+import { checkVerb, copyVerb, forgetVerb, pruneVerb, statsVerb } from './upkeep.ts'
 import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
 import type { Context, Input, Verb, VerbGroup } from './verb.ts'
 
@@ -136,5 +136,5 @@ function renderKeys(keys: readonly VaultKey[]): string {
 export const vaultGroup: VerbGroup = {
   name: 'vault',
   summary: 'make, list, check, copy, thin out and unlock vaults',
-  verbs: [initVerb, listVerb, checkVerb, forgetVerb, pruneVerb, keyVerb],
+  verbs: [initVerb, listVerb, checkVerb, copyVerb, forgetVerb, pruneVerb, keyVerb, statsVerb],
 }

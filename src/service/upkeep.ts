@@ -1,3 +1,4 @@
+import { type CopiedVault, copyVault } from '#backup/copy'
 import { retain, type Retained } from '#backup/retain'
 import type { Progress } from '#base/progress'
 import {
@@ -6,6 +7,8 @@ import {
   type DataSubset,
   type ForgetOptions,
   type LogFinding,
+  measureRepository,
+  type RepositoryStats,
   parseCount,
   parseGroupBy,
   parseSubset,
@@ -18,7 +21,8 @@ import {
 } from '#vault'
 import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
 
-export type { KeepRules, PruneReport } from '#vault'
+export type { CopiedVault } from '#backup/copy'
+export type { PruneReport, RepositoryStats } from '#vault'
 export type { Retained } from '#backup/retain'
 
 export type VaultCheck = {
@@ -109,4 +113,30 @@ export async function prune(settings: PruneSettings, around: Surroundings): Prom
     signal: around.signal,
     maxUnused: maxUnused === undefined ? undefined : parseUnusedLimit(maxUnused),
   })
+}
+
+export type CopySettings = {
+  readonly from: VaultAddress
+  readonly to: VaultAddress
+  readonly ids: readonly string[]
+  readonly dryRun: boolean
+  readonly progress: Progress
+}
+
+/** Brings another vault up to this one: snapshots, bases, log. */
+export async function copy(settings: CopySettings, around: Surroundings): Promise<CopiedVault> {
+  const { ids, dryRun, progress } = settings
+  await using from = await openVaultAt(settings.from, around)
+  await using to = await openVaultAt(settings.to, around)
+  return await copyVault({ from, to, ids, dryRun, progress, signal: around.signal })
+}
+
+/** What a vault's snapshots would restore, and what they take. */
+export async function measure(
+  address: VaultAddress,
+  progress: Progress,
+  around: Surroundings,
+): Promise<RepositoryStats> {
+  await using vault = await openVaultAt(address, around)
+  return await measureRepository(vault.repository, { signal: around.signal, progress })
 }

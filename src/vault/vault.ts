@@ -52,7 +52,7 @@ export {
   type Finding as RepositoryFinding,
 } from './repository/check.ts'
 export { type DataSubset, parseSubset } from './repository/check-data.ts'
-export { type Copied, type CopyOptions, copySnapshots } from './repository/copy.ts'
+export { type Copied, type CopyOptions, copySnapshots, isCopy } from './repository/copy.ts'
 export {
   findSnapshot,
   type ForgetOptions,

@@ -1,0 +1,64 @@
+import type { Progress } from '#base/progress'
+import {
+  type BaseRecord,
+  type Copied,
+  copySnapshots,
+  isCopy,
+  type Snapshot,
+  type SnapshotFilter,
+  type Vault,
+} from '#vault'
+
+export type CopyVaultRequest = {
+  readonly from: Vault
+  readonly to: Vault
+  readonly ids?: readonly string[] | undefined
+  readonly filter?: SnapshotFilter | undefined
+  readonly dryRun: boolean
+  readonly progress: Progress
+  readonly signal: AbortSignal
+}
+
+export type CopiedVault = Copied & {
+  /** Bases that the other vault knows now, and sources whose log it was brought up to. */
+  readonly bases: readonly string[]
+  readonly logs: readonly string[]
+}
+
+/**
+ * Brings another vault up to this one: snapshots with all that they need, the records of the bases among them, and each
+ * source's log. What is there already is left alone; a copy that was broken off goes on when it is run again.
+ */
+export async function copyVault(request: CopyVaultRequest): Promise<CopiedVault> {
+  const { from, to, signal, dryRun } = request
+  const copied = await copySnapshots(from.repository, to.repository, request)
+  if (dryRun) return { ...copied, bases: [], logs: [] }
+  const theirs = await to.repository.snapshots({ signal })
+  const ours = await from.repository.snapshots({ signal })
+  const bases: string[] = []
+  const logs: string[] = []
+  for (const { recordedMs: _recordedMs, ...source } of await from.catalog.sources({ signal })) {
+    await to.catalog.addSource(source, { signal })
+    await from.archive.copyTo(to.archive, source.name, { signal })
+    logs.push(source.name)
+    const known = new Set((await to.catalog.bases(source.name, { signal })).map((one) => one.name))
+    for (const base of await from.catalog.bases(source.name, { signal })) {
+      const snapshot = known.has(base.name) ? undefined : copyOf(base, ours, theirs)
+      if (snapshot === undefined) continue
+      const { recordedMs: _recorded, ...record } = base
+      await to.catalog.addBase({ ...record, snapshot }, { signal })
+      bases.push(base.name)
+    }
+  }
+  return { ...copied, bases, logs }
+}
+
+/** The other vault's copy of a base's snapshot; undefined when it was not among what was copied. */
+function copyOf(
+  base: BaseRecord,
+  ours: readonly Snapshot[],
+  theirs: readonly Snapshot[],
+): string | undefined {
+  const original = ours.find((one) => one.id === base.snapshot)
+  return original && theirs.find((one) => isCopy(one, original))?.id
+}
