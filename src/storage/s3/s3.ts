@@ -101,7 +101,7 @@ class S3Storage implements Storage {
       this.#client.send(
         new PutObjectCommand(
           putRequest(this.#place, key, {
-            body: parts instanceof Uint8Array ? parts : Buffer.concat(parts),
+            body: joined(parts),
             options,
             locked: this.can.retention,
           }),
@@ -356,6 +356,13 @@ function checkPage(page: ListObjectsV2CommandOutput, doing: string): void {
   if (!whole || (page.IsTruncated && !page.NextContinuationToken)) {
     throw new Fault('unreachable', `${doing}: the answer is no whole listing`)
   }
+}
+
+/** One run of bytes, which is what can be signed; copied only if it is in pieces. */
+function joined(parts: Uint8Array | readonly Uint8Array[]): Uint8Array {
+  if (parts instanceof Uint8Array) return parts
+  const [only] = parts
+  return only && parts.length === 1 ? only : Buffer.concat(parts)
 }
 
 function abortable(signal: AbortSignal | undefined): { abortSignal?: AbortSignal } {
