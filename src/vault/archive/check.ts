@@ -5,8 +5,7 @@ import type { LogFinding } from './archive.ts'
 import { cover, listLog, readHeads, type StoredObject } from './inventory.ts'
 import { readIndex } from './log-index.ts'
 import { openObject, type Reading, unpack } from './object.ts'
-import type { SignedRecord } from './record.ts'
-import { follows } from './tail.ts'
+import { follows, type SignedRecord } from './record.ts'
 
 export type CheckOptions = {
   readonly storage: Storage

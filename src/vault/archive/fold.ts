@@ -58,7 +58,9 @@ export async function fold(
   await using assembly = new Assembly(options.spool.scratchFile)
   if (!(await assemble(parts, assembly, options))) return undefined
   const fileKey = createFileKey()
-  const draft = draftFold(parts, kind, options.epoch)
+  const { epoch, storage } = options
+  const writerEpoch = storage.can.conditionalPut ? undefined : epoch
+  const draft = { ...draftFold(parts, kind), epoch, writerEpoch }
   const sha256 = assembly.digest()
   const { header, record, link } = sealHead(draft, sha256, fileKey, options.sealing)
   const key = formatKey(record)
@@ -88,7 +90,10 @@ export async function fold(
   return { folded: { record, link, signer: options.sealing.signer.id, key, kept }, plain }
 }
 
-function draftFold(parts: readonly Linked[], kind: 'run' | 'full', epoch: number): RecordDraft {
+function draftFold(
+  parts: readonly Linked[],
+  kind: 'run' | 'full',
+): Omit<RecordDraft, 'epoch' | 'writerEpoch'> {
   const [first] = parts
   const last = parts.at(-1)
   assert(first && last, 'a fold has parts')
@@ -109,7 +114,6 @@ function draftFold(parts: readonly Linked[], kind: 'run' | 'full', epoch: number
     previous,
     after,
     hole,
-    epoch,
     latestUs,
     completeUs,
     first: first.record.first,

@@ -42,6 +42,7 @@ function bySequence(a: StoredObject, b: StoredObject): number {
     a.sequenceFirst - b.sequenceFirst ||
     b.sequenceLast - a.sequenceLast ||
     ranks[a.kind] - ranks[b.kind] ||
+    (b.writerEpoch ?? 0) - (a.writerEpoch ?? 0) ||
     (a.key < b.key ? -1 : 1)
   )
 }

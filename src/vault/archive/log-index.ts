@@ -1,7 +1,9 @@
 import type { Storage } from '#storage'
-import { cover, type Cover, listLog, readHeads, type StoredObject } from './inventory.ts'
+import { type Cover, listLog, readHeads, type StoredObject } from './inventory.ts'
 import type { Trust } from './object.ts'
-import { follows, inFlightBehindMax } from './tail.ts'
+import { follows } from './record.ts'
+import { settledCover } from './settle.ts'
+import { inFlightBehindMax } from './tail.ts'
 
 /** The objects of one segment, in order, and what stands by should one of them be damaged. */
 export type IndexedSegment = {
@@ -38,7 +40,12 @@ export async function readIndex(
   signal: AbortSignal,
 ): Promise<LogIndex> {
   const { objects, strangers } = await listLog(storage, source, signal)
-  const settled = await settleRivals(cover(objects), storage, trust, signal)
+  const settled = await settleRivals(
+    await settledCover(objects, { storage, trust, signal }),
+    storage,
+    trust,
+    signal,
+  )
   const cut = cutLeftovers(settled.chosen)
   const declared = await beginsDeclaredHole(cut, { storage, trust, signal })
   const { kept, leftovers } = declared ? { kept: settled.chosen, leftovers: [] } : cut

@@ -15,11 +15,14 @@ export type ObjectName = {
   /** Numbers of the first and the last part in it. */
   readonly sequenceFirst: number
   readonly sequenceLast: number
+  /** Epoch of its archiver, where the store has no conditional put to keep two of them from one name. */
+  readonly writerEpoch?: number | undefined
 }
 
 const digits = 12
 const nameBytesMax = 255
-const namePattern = /^([^-/]+)-([^-/]+)-(\d{12})-(\d{12})-(\d{12})\.(part|run|full)\.zst\.age$/
+const namePattern =
+  /^([^-/]+)-([^-/]+)-(\d{12})-(\d{12})-(\d{12})(?:-(\d{8}))?\.(part|run|full)\.zst\.age$/
 
 /** The folder of a source's log, with its slash. */
 export function sourceFolder(source: string): string {
@@ -40,6 +43,7 @@ export function formatKey(name: ObjectName): string {
   const numbers = [name.offset, name.sequenceFirst, name.sequenceLast].map((number) =>
     String(number).padStart(digits, '0'),
   )
+  if (name.writerEpoch !== undefined) numbers.push(String(name.writerEpoch).padStart(8, '0'))
   const last = [encodeText(name.first), encodeText(name.segment), ...numbers].join('-')
   const file = `${last}.${name.kind}.zst.age`
   if (file.length > nameBytesMax) {
@@ -56,7 +60,7 @@ export function parseKey(key: string): ObjectName | undefined {
   const [top, source, history, file, ...more] = key.split('/')
   const match = namePattern.exec(file ?? '')
   if (top !== 'log' || !source || !history || !match || more.length > 0) return undefined
-  const [, first = '', segment = '', offset, sequenceFirst, sequenceLast, kind] = match
+  const [, first = '', segment = '', offset, sequenceFirst, sequenceLast, epoch, kind] = match
   const texts = [source, history, first, segment].map(decodeText)
   const [sourceText, historyText, firstText, segmentText] = texts
   if (
@@ -76,6 +80,7 @@ export function parseKey(key: string): ObjectName | undefined {
     offset: Number(offset),
     sequenceFirst: Number(sequenceFirst),
     sequenceLast: Number(sequenceLast),
+    writerEpoch: epoch === undefined ? undefined : Number(epoch),
   }
 }
 

@@ -46,6 +46,8 @@ export type LogRecord = {
   readonly keyProof: string
   /** Fencing number of the lease that it was written under. */
   readonly epoch: number
+  /** The same, where it stands in the name. */
+  readonly writerEpoch?: number | undefined
 }
 
 export const stanzaType = 'redoubt-log'
@@ -98,6 +100,15 @@ export function readRecord(
   return { record, link: record.link ?? linkOf(body), signer: id }
 }
 
+/** Whether an object is the next one of the chain. A declared hole leaves one number out, so that a listing shows it. */
+export function follows(before: SignedRecord, after: SignedRecord): boolean {
+  const step = after.record.hole ? 2 : 1
+  return (
+    after.record.previous === before.link &&
+    after.record.sequenceFirst === before.record.sequenceLast + step
+  )
+}
+
 function linkOf(body: Buffer): string {
   return createHash('sha256').update(body).digest('hex')
 }
@@ -146,6 +157,7 @@ function decodeRecord(body: Buffer, what: string): LogRecord {
     sha256: fields.hex('sha256', 32),
     keyProof: fields.hex('keyProof', 32),
     epoch: fields.count('epoch'),
+    writerEpoch: fields.optional('writerEpoch', (f, n) => f.count(n)),
   }
 }
 

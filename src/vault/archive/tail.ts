@@ -1,8 +1,9 @@
 import { isFault } from '#base/faults'
 import type { Storage } from '#storage'
-import { cover, listLog, readHeads, type StoredObject } from './inventory.ts'
+import { listLog, readHeads, type StoredObject } from './inventory.ts'
 import { readHead, type Trust } from './object.ts'
-import { noLink, type SignedRecord } from './record.ts'
+import { follows, noLink, type SignedRecord } from './record.ts'
+import { settledCover } from './settle.ts'
 
 /** An archiver has at most that many parts in flight behind the one that a crash lost. */
 export const inFlightBehindMax = 3
@@ -35,7 +36,7 @@ export async function readTail(
   signal: AbortSignal,
 ): Promise<Tail> {
   const { objects } = await listLog(storage, source, signal)
-  const { chosen, covered, rivals } = cover(objects)
+  const { chosen, covered, rivals } = await settledCover(objects, { storage, trust, signal })
   const fullAt = chosen.findLastIndex(({ kind }) => kind === 'full')
   const full = chosen[fullAt]
   const start = full ? await linked(storage, full, trust, signal) : undefined
@@ -93,15 +94,6 @@ function walk(start: Linked | undefined, candidates: readonly Linked[]): Linked[
  */
 function begins({ record }: SignedRecord): boolean {
   return record.sequenceFirst === 1 || record.sequenceFirst > 1 + inFlightBehindMax
-}
-
-/** Whether an object is the next one of the chain. A declared hole leaves one number out, so that a listing shows it. */
-export function follows(before: SignedRecord, after: SignedRecord): boolean {
-  const step = after.record.hole ? 2 : 1
-  return (
-    after.record.previous === before.link &&
-    after.record.sequenceFirst === before.record.sequenceLast + step
-  )
 }
 
 function bySegment(chain: readonly Linked[]): Linked[][] {

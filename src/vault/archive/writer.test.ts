@@ -173,6 +173,42 @@ test('an archiver that lost its lease stops at once, and its late part is no par
   await paused.advance(0)
 })
 
+test('without a conditional put the chain tells which of two archivers went on', async () => {
+  using one = new Scratch()
+  using two = new Scratch()
+  const time = new ManualTime()
+  const storage = new MemStorage({ now: () => time.now(), conditionalPut: false })
+  const log = new FakeLog({ segmentBytes: 400 })
+  const paused = new ManualTime()
+  await using zombie = await openWriter(
+    writerOptions(keys, storage, one.path, { time: paused }),
+    signal,
+  )
+  assert.equal(zombie.exclusive, false)
+  await zombie.append(log.block(0, 100), { signal })
+  await zombie.flush({ signal })
+  await time.advance(31_000)
+  {
+    await using writer = await openWriter(writerOptions(keys, storage, two.path, { time }), signal)
+    await writer.append(log.block(100, 300), { signal })
+    await writer.flush({ signal })
+    await zombie.append(log.block(100, 250), { signal })
+    await zombie.append(log.block(250, 400), { signal })
+    await zombie.settle({ signal })
+    await writer.append(log.block(300, 400), { signal })
+    for (const block of log.blocks(400, 900)) await writer.append(block, { signal })
+    await writer.settle({ signal })
+  }
+  assert.deepEqual(await readBack(storage), log.bytes(0, 900))
+  const found = await checkLog({ storage, source, reading: keys.reading, readData: true, signal })
+  assert.deepEqual(
+    found.filter(({ severity }) => severity !== 'notes'),
+    [],
+  )
+  await using next = await openWriter(writerOptions(keys, storage, two.path, { time }), signal)
+  assert.deepEqual(next.durable(), { history: 'h1', at: position(900) })
+})
+
 test('a history that follows another is read on into, without a hole', async () => {
   using scratch = new Scratch()
   const storage = new MemStorage()

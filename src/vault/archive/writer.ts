@@ -357,6 +357,7 @@ export class LogWriter implements ArchiveWriter {
         ),
         completeUs: this.#completeUs,
         epoch: this.#lease.epoch,
+        writerEpoch: this.exclusive ? undefined : this.#lease.epoch,
       },
       { first: first.first, next: last.next, commits, bytes },
       this.#options.sealing,
