@@ -64,7 +64,7 @@ export async function checkRepository(
   repository: Repository,
   options: CheckOptions,
 ): Promise<CheckReport> {
-  await using lock = await repository.lock('shared', options)
+  await using lock = await repository.lock('shared', { ...options, readOnly: true })
   return await new Check(repository, { ...options, signal: lock.signal }).run()
 }
 

@@ -51,7 +51,7 @@ export async function copySnapshots(
       },
     )
   }
-  await using sourceLock = await source.lock('shared', options)
+  await using sourceLock = await source.lock('shared', { ...options, readOnly: true })
   await using targetLock = await target.lock('shared', options)
   const signal = AbortSignal.any([sourceLock.signal, targetLock.signal])
   return await new Copy(source, target, { ...options, signal }).run()

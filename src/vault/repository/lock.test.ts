@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
+import { Fault } from '#base/faults'
 import type { Time } from '#base/time'
 import { MemStorage } from '../../storage/mem/mem.ts'
 import { withFaults } from '../../storage/wrap/fault.ts'
@@ -222,4 +223,28 @@ test('a lock that cannot be read may be an exclusive one; an empty file is none'
   await lock[Symbol.asyncDispose]()
   await world.storage.put(`locks/${'1'.repeat(64)}`, Buffer.from('damaged'))
   await assert.rejects(take(world, 'shared'), /unreadable/)
+})
+
+test('work that only reads goes on where the store refuses to be written to; writers do not', async () => {
+  const world = await makeWorld()
+  const denied = async () => {
+    throw new Fault('denied', 'put: not allowed')
+  }
+  const readOnly: Lockable = {
+    storage: world.storage,
+    listFiles: (...args) => world.repository.listFiles(...args),
+    loadJson: (...args) => world.repository.loadJson(...args),
+    saveJson: denied,
+  }
+  const { time } = world
+  await assert.rejects(lockRepository(readOnly, 'shared', { signal, time }), { code: 'denied' })
+  await using lock = await lockRepository(readOnly, 'shared', { signal, time, readOnly: true })
+  assert.equal(lock.signal.aborted, false)
+  await assert.rejects(lockRepository(readOnly, 'exclusive', { signal, time, readOnly: true }), {
+    code: 'denied',
+  })
+  await plantLock(world, foreign)
+  await assert.rejects(lockRepository(readOnly, 'shared', { signal, time, readOnly: true }), {
+    code: 'locked',
+  })
 })

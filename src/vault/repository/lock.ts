@@ -13,6 +13,8 @@ export type LockKind = 'shared' | 'exclusive'
 export type LockOptions = {
   readonly signal: AbortSignal
   readonly time?: Time | undefined
+  /** The work only reads: where the store refuses to be written to, it goes on without a lock. */
+  readonly readOnly?: boolean | undefined
 }
 
 /** A lock that was not refreshed for so long belongs to nobody any more (restic's figure, as all below). */
@@ -67,7 +69,11 @@ export async function lockRepository(
   )
   if (held) throw lockedFault(repository, held)
 
-  const id = await writeLock(repository, exclusive, options)
+  const id = await writeLock(repository, exclusive, options).catch((error: unknown) => {
+    if (options.readOnly && !exclusive && isFault(error, 'denied')) return undefined
+    throw error
+  })
+  if (id === undefined) return { signal, [Symbol.asyncDispose]: async () => undefined }
   try {
     await time.sleep(settleMs, signal)
     await checkOthers(repository, { id, exclusive, signal })

@@ -105,7 +105,12 @@ export interface Repository extends AsyncDisposable {
   readonly storage: Storage
   lock(
     kind: 'shared' | 'exclusive',
-    options: { signal: AbortSignal; time?: Time | undefined },
+    options: {
+      signal: AbortSignal
+      time?: Time | undefined
+      /** The work only reads: where the store refuses to be written to, it goes on without a lock. */
+      readOnly?: boolean | undefined
+    },
   ): Promise<RepositoryLock>
   /** Loads what is new in `index/`; called before anything that looks blobs up. */
   loadIndex(options: {

@@ -46,7 +46,7 @@ export async function measureRepository(
   repository: Repository,
   options: StatsOptions,
 ): Promise<RepositoryStats> {
-  await using lock = await repository.lock('shared', options)
+  await using lock = await repository.lock('shared', { ...options, readOnly: true })
   const { signal } = lock
   const { filter = {}, progress } = options
   const snapshots = (await repository.snapshots({ signal })).filter((one) => passes(one, filter))
