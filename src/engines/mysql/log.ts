@@ -58,6 +58,8 @@ export class BinlogSource implements LogSource, AsyncDisposable {
   #history: string
   #link: Link | undefined
   #names = new Map<number, string>()
+  /** What was last said of the source's not waiting for us. */
+  #degraded: string | undefined
   /** All transactions up to the cursor: by them the log of another server is joined to this one's. */
   #gtids: GtidSet | undefined
 
@@ -196,17 +198,17 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     const done = new AbortController()
     const both = AbortSignal.any([signal, done.signal])
     const loop = async () => {
-      let said: string | undefined
       for (;;) {
         await systemTime.sleep(statusPeriodMs, both)
         const now = await readDegraded(link.control, this.#flavor, both)
-        if (now !== said) onDegraded(now)
-        said = now
+        if (now !== this.#degraded) onDegraded(now)
+        this.#degraded = now
       }
     }
     const running = loop().catch((error: unknown) => {
       if (done.signal.aborted || signal.aborted) return
-      onDegraded(`the state of semi-synchronous replication cannot be read: ${String(error)}`)
+      this.#degraded = `the state of semi-synchronous replication cannot be read: ${String(error)}`
+      onDegraded(this.#degraded)
     })
     return {
       stop: async () => {
