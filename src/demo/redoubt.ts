@@ -4,10 +4,13 @@ import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { Fault } from '#base/faults'
+import { systemTime } from '#base/time'
 import { mortal } from './servers/child.ts'
 
 type ChildProcess = ChildProcessByStdio<null, Readable, Readable>
 
+/** Everything that the story waits for takes seconds. */
+const waitMaxMs = 90_000
 const launcher = path.resolve(import.meta.dirname, '../../redoubt')
 
 /** What `redoubt protect --json` says once a second, as far as the story needs it. */
@@ -94,12 +97,19 @@ export class Protection implements AsyncDisposable {
     },
   ): Promise<ProtectNews> {
     const ended = this.#ended.then((code) => ({ code }))
+    const untilMs = systemTime.monotonicMs() + waitMaxMs
     for (;;) {
       options.signal.throwIfAborted()
+      if (systemTime.monotonicMs() > untilMs) {
+        const { said = 'nothing' } = this.#news ?? {}
+        throw new Fault('timeout', `wait for redoubt protect: after ${waitMaxMs / 1000} s: ${said}`)
+      }
       const news = this.#news
       if (news) options.onNews?.(news)
       if (news && enough(news)) return news
-      const end = await Promise.race([this.#wake.promise, ended])
+      // It speaks once a second; should it fall silent, the limits above still hold.
+      const silence = systemTime.sleep(2000, options.signal)
+      const end = await Promise.race([this.#wake.promise, ended, silence])
       if (!end) continue
       // Its streams may still hold the reason.
       await new Promise((resolve) => setImmediate(resolve))

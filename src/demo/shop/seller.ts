@@ -15,9 +15,11 @@ export class Seller implements AsyncDisposable {
   #said = ''
 
   constructor(url: string, oracle: string, ordersPerSecond: number) {
-    const args = [program, url, oracle, String(ordersPerSecond)]
+    const args = [program, oracle, String(ordersPerSecond)]
     this.#child = spawn(process.execPath, args, {
       stdio: ['pipe', 'pipe', 'pipe'],
+      // Not as an argument: it holds a password, and arguments are for all to see.
+      env: { ...process.env, SHOP_URL: url },
       detached: true,
     })
     this.#ended = new Promise((resolve) => {

@@ -3,11 +3,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { openShopDatabase } from './database.ts'
 import { openingStatements, orderStatements } from './statements.ts'
 
-// A process of its own: `workload.ts URL ORACLE RATE`. It places orders until the database is gone or it is told to
+// A process of its own: `SHOP_URL=... workload.ts ORACLE RATE`. It places orders until the database is gone or it is told to
 // stop, and writes down each commit that it saw return, synced before the next begins: what it has written, the
 // database had promised. When the connection breaks, the commit under way may or may not have happened.
 
-const [url = '', oracle = '', rate = '200'] = process.argv.slice(2)
+const [oracle = '', rate = '200'] = process.argv.slice(2)
+const url = process.env['SHOP_URL'] ?? ''
 const pauseMs = 1000 / Number(rate)
 const triesMax = 10
 let stopping = false
