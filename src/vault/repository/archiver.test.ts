@@ -332,7 +332,11 @@ test('compareTree() keeps two walks in step, whatever is missing at whichever en
 
 test('chooseParent() takes the latest of the same host and paths, none from the future', () => {
   const made = (id: string, time: string, more: Partial<Snapshot> = {}): Snapshot => ({
-    ...{ id, time, tree: '', paths: ['/a', '/b'], hostname: 'h' },
+    id,
+    time,
+    tree: '',
+    paths: ['/a', '/b'],
+    hostname: 'h',
     ...more,
   })
   const snapshots = [
