@@ -1,13 +1,14 @@
-import { assert, Fault, isFault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import { systemTime, type Time } from '#base/time'
 import type { LogBeat, LogBlock, Position } from '#change'
 import type { Storage } from '#storage'
 import type { ArchiveWriter } from './archive.ts'
-import { admit, backwards, cutBlock, type End, endBehind, overlaps } from './continuity.ts'
+import { admit, cutBlock, type End, endBehind, overlaps } from './continuity.ts'
 import { FoldQueue } from './fold-queue.ts'
 import type { Holder } from './holder.ts'
-import { Lease, leaseMs, refreshEveryMs, selfFenceMs } from './lease.ts'
+import { Lease, type LeaseNote } from './lease.ts'
+import { LeaseKeeper } from './lease-keeper.ts'
 import {
   readHead,
   type Reading,
@@ -16,7 +17,8 @@ import {
   sealPart,
   type Trust,
 } from './object.ts'
-import { openReader } from './reader.ts'
+import { type Chain, draftPart, type Filling, fits } from './part.ts'
+import { checkKnown } from './recheck.ts'
 import type { LogRecord } from './record.ts'
 import { Spool, type SpoolEntry } from './spool.ts'
 import { inFlightBehindMax, type Linked, readTail, type Tail } from './tail.ts'
@@ -48,26 +50,10 @@ export const graceMsDefault = 15 * 60_000
 /** Parts on their way to the store at once. */
 const sendingMax = inFlightBehindMax + 1
 const partLevel = 1
-const releaseMs = 5000
 const closingMs = 10_000
-
-/** A part that is being filled. */
-type Filling = {
-  readonly blocks: LogBlock[]
-  readonly hole: boolean
-  readonly after: Position | undefined
-  bytes: number
-}
 
 /** A part on its way: `stored` once the store has answered. */
 type Sending = { readonly part: Linked; readonly cutMs: number; stored: boolean }
-
-/** Where the chain stands for the next part to be cut. */
-type Chain = {
-  readonly sequence: number
-  readonly link: string
-  readonly latestUs: bigint | undefined
-}
 
 type Listener = (position: Position, shippedMs: number) => void
 
@@ -106,6 +92,7 @@ export class LogWriter implements ArchiveWriter {
   readonly #stop: AbortController
   /** Ends the waiting of parts that fill: they are not cut any more. */
   readonly #ending = new AbortController()
+  readonly #keeper: LeaseKeeper
   readonly #heartbeat: Promise<void>
   readonly #listeners: Listener[] = []
   readonly #closers: (() => Promise<void>)[] = []
@@ -120,7 +107,6 @@ export class LogWriter implements ArchiveWriter {
   #completeUs: bigint | undefined
   #failure: { readonly error: unknown } | undefined
   #waiters: (() => void)[] = []
-  #refreshedMs: number
 
   constructor(
     options: WriterOptions,
@@ -134,7 +120,6 @@ export class LogWriter implements ArchiveWriter {
     const { lease, tail, spool, stop } = parts
     this.#options = options
     this.#time = options.time ?? systemTime
-    this.#refreshedMs = this.#time.monotonicMs()
     this.#lease = lease
     this.#spool = spool
     this.#stop = stop
@@ -152,7 +137,16 @@ export class LogWriter implements ArchiveWriter {
       onFailure: (error) => this.#fail(error),
     })
     this.#folds.adopt(tail)
-    this.#heartbeat = this.#keepLease()
+    this.#keeper = new LeaseKeeper(lease, {
+      source: options.source,
+      log: options.log,
+      time: this.#time,
+      note: () => this.#note(),
+      each: () => this.#folds.sweep(),
+    })
+    this.#heartbeat = this.#keeper.run(stop.signal).catch((error: unknown) => {
+      if (!stop.signal.aborted) this.#fail(error)
+    })
   }
 
   get end(): Position | undefined {
@@ -188,7 +182,8 @@ export class LogWriter implements ArchiveWriter {
     const admission = admit(this.#end, block, this.#holeAllowed)
     const end = this.#end
     if (this.#holeAllowed && end && overlaps(end, block)) {
-      await this.#checkKnown(end, block, options.signal)
+      await this.flush(options)
+      await checkKnown(end, block, this.#options, options.signal)
       if (block.bytes.length > 0) this.#holeAllowed = false
     }
     if (admission.kind === 'known') return
@@ -205,33 +200,6 @@ export class LogWriter implements ArchiveWriter {
     }
     const filling = this.#filling
     if (filling && this.#end?.closed) await this.#cut(filling, options.signal)
-  }
-
-  /**
-   * Positions that come again after a gap are either read again, or a log that was reset and gives them out anew; only
-   * the bytes tell. Taking the one for the other would throw the new log away.
-   */
-  async #checkKnown(end: End, block: LogBlock, signal: AbortSignal): Promise<void> {
-    const { storage, source, reading } = this.#options
-    if (!reading) {
-      if (block.segment === end.segment) return
-      throw backwards(end, block)
-    }
-    await this.flush({ signal })
-    const reader = await openReader({ storage, source, reading, signal })
-    const known = await reader.read(block.segment, { history: block.history, signal })
-    let at = 0
-    for await (const bytes of known ?? []) {
-      const from = Math.max(at, block.offset)
-      const to = Math.min(at + bytes.length, block.offset + block.bytes.length)
-      const ours = bytes.subarray(from - at, Math.max(to, from) - at)
-      const theirs = block.bytes.subarray(from - block.offset, Math.max(to, from) - block.offset)
-      if (!ours.equals(theirs)) throw backwards(end, block)
-      at += bytes.length
-      if (at >= block.offset + block.bytes.length) return
-    }
-    const wanted = block.segment === end.segment ? end.offset : block.offset + block.bytes.length
-    if (at < wanted) throw backwards(end, block)
   }
 
   async flush(options: { readonly signal: AbortSignal }): Promise<void> {
@@ -262,19 +230,8 @@ export class LogWriter implements ArchiveWriter {
     this.#stop.abort(error)
     await this.#heartbeat
     await this.#spool[Symbol.asyncDispose]()
-    this.#lease.end()
-    if (!lost) await this.#release()
+    await this.#keeper.end(lost)
     for (const work of this.#closers) await work()
-  }
-
-  async #release(): Promise<void> {
-    try {
-      await this.#lease.release(AbortSignal.timeout(releaseMs))
-    } catch (error) {
-      // The lease ends by itself: whoever comes next waits a little, and nothing is lost.
-      const said = error instanceof Error ? error.message : String(error)
-      this.#options.log.warn('could not give the archiver lease back', { error: said })
-    }
   }
 
   get #partBytesMax(): number {
@@ -323,46 +280,23 @@ export class LogWriter implements ArchiveWriter {
   }
 
   #seal(filling: Filling): SealedObject & { readonly plain: Buffer } {
-    const { blocks, hole, after } = filling
-    const [first] = blocks
-    const last = blocks.at(-1)
-    assert(first && last, 'a part that is cut holds something')
-    const commits = blocks.flatMap((block) => block.commits)
-    const bytes =
-      blocks.length === 1 ? first.bytes : Buffer.concat(blocks.map((block) => block.bytes))
-    const sequence = this.#chain.sequence + (hole ? 2 : 1)
-    return sealPart(
-      {
-        kind: 'part',
-        source: this.#options.source,
-        history: first.history,
-        segment: first.segment,
-        offset: first.offset,
-        sizeBytes: bytes.length,
-        first: first.first,
-        next: last.next,
-        closes: last.closes,
-        sequenceFirst: sequence,
-        sequenceLast: sequence,
-        previous: this.#chain.link,
-        after,
-        hole,
-        commits: commits.length,
-        firstCommitUs: commits[0]?.timeUs,
-        lastCommitUs: commits.at(-1)?.timeUs,
-        latestUs: commits.reduce(
-          (latest: bigint | undefined, { timeUs }) =>
-            latest === undefined || timeUs > latest ? timeUs : latest,
-          this.#chain.latestUs,
-        ),
-        completeUs: this.#completeUs,
-        epoch: this.#lease.epoch,
-        writerEpoch: this.exclusive ? undefined : this.#lease.epoch,
-      },
-      { first: first.first, next: last.next, commits, bytes },
-      this.#options.sealing,
-      partLevel,
-    )
+    const { source, sealing } = this.#options
+    const { epoch } = this.#lease
+    const writerEpoch = this.exclusive ? undefined : epoch
+    const completeUs = this.#completeUs
+    const { draft, piece } = draftPart(filling, this.#chain, {
+      source,
+      epoch,
+      writerEpoch,
+      completeUs,
+    })
+    try {
+      return sealPart(draft, piece, sealing, partLevel)
+    } catch (error) {
+      // What was taken in is not archived: nothing may follow it.
+      this.#fail(error)
+      throw error
+    }
   }
 
   async #send(
@@ -409,9 +343,8 @@ export class LogWriter implements ArchiveWriter {
 
   /** Parts become durable in their order, whatever the order of the store's answers (SPEC.md, invariant 2). */
   #advance(): void {
-    const silentMs = this.#time.monotonicMs() - this.#refreshedMs
     // Suspended and woken again: another archiver may have begun, and removed what was on its way here.
-    if (silentMs > selfFenceMs) throw fenced(this.#options.source, silentMs)
+    this.#keeper.throwIfSilent()
     for (let head = this.#sending[0]; head?.stored; head = this.#sending[0]) {
       this.#sending.shift()
       const { record } = head.part
@@ -434,28 +367,7 @@ export class LogWriter implements ArchiveWriter {
     this.#beat = undefined
   }
 
-  async #keepLease(): Promise<void> {
-    try {
-      for (;;) {
-        await this.#time.sleep(refreshEveryMs, this.#stop.signal)
-        try {
-          await this.#lease.refresh(this.#note(), this.#stop.signal)
-          this.#refreshedMs = this.#time.monotonicMs()
-          await this.#folds.sweep()
-        } catch (error) {
-          this.#stop.signal.throwIfAborted()
-          const silentMs = this.#time.monotonicMs() - this.#refreshedMs
-          if (!isFault(error) || error.recovery !== 'retry' || error.code === 'locked') throw error
-          if (silentMs > selfFenceMs) throw fenced(this.#options.source, silentMs, error)
-          this.#options.log.warn('could not refresh the archiver lease', { silentMs })
-        }
-      }
-    } catch (error) {
-      if (!this.#stop.signal.aborted) this.#fail(error)
-    }
-  }
-
-  #note(): { readonly end: Position; readonly completeUs: bigint } | undefined {
+  #note(): LeaseNote | undefined {
     const idle = this.#sending.length === 0 && !this.#filling
     if (!idle || this.#completeUs === undefined || !this.#durable) return undefined
     return { end: this.#durable, completeUs: this.#completeUs }
@@ -496,17 +408,6 @@ export class LogWriter implements ArchiveWriter {
   }
 }
 
-function fits(
-  filling: Filling,
-  run: LogBlock,
-  after: Position | undefined,
-  bytesMax: number,
-): boolean {
-  const last = filling.blocks.at(-1)
-  const same = last?.segment === run.segment && last.history === run.history && !last.closes
-  return same && after === undefined && filling.bytes + run.bytes.length <= bytesMax
-}
-
 function endOf(record: LogRecord): End {
   return {
     history: record.history,
@@ -515,15 +416,4 @@ function endOf(record: LogRecord): End {
     at: record.next,
     closed: record.closes,
   }
-}
-
-function fenced(source: string, silentMs: number, cause?: unknown): Fault {
-  return new Fault(
-    'locked',
-    `archive the log of ${source}: the lease could not be refreshed for ${Math.round(silentMs)} ms`,
-    {
-      hint: `Another archiver may take over after ${leaseMs / 1000} s; this one stops before.`,
-      cause,
-    },
-  )
 }
