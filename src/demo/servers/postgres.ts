@@ -36,7 +36,7 @@ function reachableBin(scratch: string): string {
   const bin = path.join(place, 'native/bin')
   if (isReachable(path.join(bin, 'postgres'))) return bin
   // A checkout in root's home: nobody else may enter, so the server gets a copy.
-  const copy = path.join(scratch, 'postgresql')
+  const copy = path.join(scratch, 'postgresql-programs')
   cpSync(path.join(place, 'native'), copy, { recursive: true, verbatimSymlinks: true })
   return path.join(copy, 'bin')
 }
