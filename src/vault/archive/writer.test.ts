@@ -313,3 +313,54 @@ test('a log that was reset is refused where a gap is allowed; one that is read a
     [],
   )
 })
+
+test('a flush ends under load: it waits for what was taken in before it, and no more', async () => {
+  using scratch = new Scratch()
+  const storage = new SlowStorage()
+  const log = new FakeLog({ segmentBytes: 100_000 })
+  const options = writerOptions(keys, storage, scratch.path, { partBytesMax: 50 })
+  await using writer = await openWriter(options, signal)
+  await writer.append(log.block(0, 50), { signal })
+  let at = 50
+  let flushed = false
+  const flush = writer.flush({ signal }).then(() => {
+    flushed = true
+    return Number(writer.durable()?.at ?? 0)
+  })
+  for (; !flushed && at < 5000; at += 50) await writer.append(log.block(at, at + 50), { signal })
+  assert.ok((await flush) >= 50)
+  assert.ok(at < 5000, 'the flush ended while more came in')
+})
+
+class SlowStorage extends MemStorage {
+  override async put(...args: Parameters<MemStorage['put']>): Promise<void> {
+    for (let turn = 0; turn < 5; turn++) await new Promise((go) => setImmediate(go))
+    await super.put(...args)
+  }
+}
+
+test('an append that is given up leaves the writer whole', async () => {
+  using scratch = new Scratch()
+  const storage = new SlowStorage()
+  const log = new FakeLog()
+  const options = writerOptions(keys, storage, scratch.path, { partBytesMax: 30 })
+  await using writer = await openWriter(options, signal)
+  let from = 0
+  for (let tries = 0; from < 900 && tries < 200; tries++) {
+    const abort = new AbortController()
+    setImmediate(() => abort.abort(new Error('enough')))
+    try {
+      for (const block of log.blocks(from, 900, 90)) {
+        await writer.append(block, { signal: abort.signal })
+      }
+    } catch (error) {
+      assert.equal((error as Error).message, 'enough')
+    }
+    // As a reader of a journal would: from where the writer says that it ends.
+    from = Number(writer.end?.at ?? 0)
+  }
+  await writer.flush({ signal })
+  for (const block of log.blocks(0, 900, 90)) await writer.append(block, { signal })
+  await writer.settle({ signal })
+  assert.deepEqual(await readBack(storage), log.bytes(0, 900))
+})

@@ -204,7 +204,9 @@ export class LogWriter implements ArchiveWriter {
 
   async flush(options: { readonly signal: AbortSignal }): Promise<void> {
     if (this.#filling) await this.#cut(this.#filling, options.signal)
-    while (this.#sending.length > 0) await this.#wait(options.signal)
+    // What is cut from here on is not waited for: a flush must end under load too.
+    const last = this.#sending.at(-1)
+    while (last && this.#sending.includes(last)) await this.#wait(options.signal)
     this.#throwIfFailed()
   }
 
@@ -397,8 +399,10 @@ export class LogWriter implements ArchiveWriter {
     signal.throwIfAborted()
     const { promise, resolve } = Promise.withResolvers<void>()
     this.#waiters.push(resolve)
-    signal.addEventListener('abort', () => resolve(), { once: true })
+    const wake = () => resolve()
+    signal.addEventListener('abort', wake, { once: true })
     await promise
+    signal.removeEventListener('abort', wake)
     signal.throwIfAborted()
     this.#throwIfFailed()
   }
