@@ -1,4 +1,3 @@
-import { IdSet } from './id-set.ts'
 import { headerEntryBytes, packSizeBytes } from './pack.ts'
 import type { PackUse } from './prune-plan.ts'
 import type { BlobType, Repository } from './repository.ts'
@@ -26,14 +25,46 @@ export function isKept(
   return keepers.size === 0 || (keepers.get(nameOf(type, id)) ?? pack) === pack
 }
 
-/** Of several places of a needed blob the one is kept whose pack is needed most for other reasons. */
-export function chooseKeepers(repository: Pick<Repository, 'blobs'>, used: UsedBlobs): Keepers {
-  const places = new Map<string, string[]>()
-  const seen = { tree: new IdSet(), data: new IdSet() }
-  for (const { type, id } of repository.blobs()) {
-    if (isUsed(used, type, id) && !seen[type].add(id)) places.set(nameOf(type, id), [])
+/** A pack as the index has it, with the size that it must have. */
+export type MeasuredPack = PackUse & { readonly packBytes: number }
+
+export type Use = {
+  readonly packs: ReadonlyMap<string, MeasuredPack>
+  readonly keepers: Keepers
+}
+
+/** What is needed of each indexed pack. */
+export function measureUse(repository: Pick<Repository, 'blobs'>, used: UsedBlobs): Use {
+  const twice = findDuplicates(repository, used)
+  const keepers = twice.size === 0 ? noKeepers : chooseKeepers(repository, used, twice)
+  return { packs: measurePacks(repository, used, keepers), keepers }
+}
+
+const noKeepers: Keepers = new Map()
+
+/** Needed blobs that are stored more than once: few, unless a prune was cut short. */
+function findDuplicates(repository: Pick<Repository, 'blobs'>, used: UsedBlobs): Set<string> {
+  const seen = {
+    tree: new Uint8Array(used.trees.count),
+    data: new Uint8Array(used.data.count),
   }
-  if (places.size === 0) return new Map()
+  const twice = new Set<string>()
+  for (const { type, id } of repository.blobs()) {
+    const number = (type === 'tree' ? used.trees : used.data).numberOf(id)
+    if (number < 0) continue
+    if (seen[type][number] === 1) twice.add(nameOf(type, id))
+    seen[type][number] = 1
+  }
+  return twice
+}
+
+/** Of several places of a needed blob the one is kept whose pack is needed most for other reasons. */
+function chooseKeepers(
+  repository: Pick<Repository, 'blobs'>,
+  used: UsedBlobs,
+  twice: ReadonlySet<string>,
+): Keepers {
+  const places = new Map([...twice].map((name) => [name, [] as string[]]))
   const weight = new Map<string, number>()
   for (const { type, id, pack, length } of repository.blobs()) {
     const copies = places.get(nameOf(type, id))
@@ -45,11 +76,7 @@ export function chooseKeepers(repository: Pick<Repository, 'blobs'>, used: UsedB
   return new Map([...places].map(([name, packs]) => [name, packs.toSorted(heavierFirst)[0] ?? '']))
 }
 
-/** A pack as the index has it, with the size that it must have. */
-export type MeasuredPack = PackUse & { readonly packBytes: number }
-
-/** What is needed of each indexed pack. */
-export function measurePacks(
+function measurePacks(
   repository: Pick<Repository, 'blobs'>,
   used: UsedBlobs,
   keepers: Keepers,

@@ -14,7 +14,7 @@ import {
 } from './marks.ts'
 import { packKey } from './pack.ts'
 import { listPacks } from './pack-list.ts'
-import { chooseKeepers, isKept, type Keepers, type MeasuredPack, measurePacks } from './pack-use.ts'
+import { isKept, type Keepers, type MeasuredPack, measureUse } from './pack-use.ts'
 import { planPrune, type PrunePlan, type PruneRules } from './prune-plan.ts'
 import type {
   BlobSaver,
@@ -148,8 +148,7 @@ class Prune {
     const stored = await listPacks(this.#repository, options)
     const roots = snapshots.map(({ tree }) => tree)
     const used = await this.#findUsed(roots, marks, stored)
-    const keepers = chooseKeepers(this.#repository, used)
-    const uses = measurePacks(this.#repository, used, keepers)
+    const { packs: uses, keepers } = measureUse(this.#repository, used)
     await this.#verifyPacks(uses, stored)
     const marked = new Set(marks.flatMap((mark) => mark.packs))
     const unindexed = [...stored.keys()].filter((id) => !uses.has(id) && !marked.has(id))
