@@ -150,8 +150,11 @@ class MariadbGtids implements GtidSet {
 
   covers(other: GtidSet): boolean {
     if (!(other instanceof MariadbGtids)) return false
-    for (const [domain, { sequence }] of other.#domains) {
-      if ((this.#domains.get(domain)?.sequence ?? -1n) < sequence) return false
+    for (const [domain, { server, sequence }] of other.#domains) {
+      const own = this.#domains.get(domain)
+      if (!own || own.sequence < sequence) return false
+      // The same number given by another server is another transaction.
+      if (own.sequence === sequence && own.server !== server) return false
     }
     return true
   }

@@ -20,7 +20,7 @@ import { createGtidSet, type GtidSet } from './gtid.ts'
 import { comparePlaces, fileNumber, formatPlace, parsePlace, type Place } from './position.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
-import { type LogFile, readHistory, readLogFiles } from './server.ts'
+import { type LogFile, readAllGtids, readHistory, readLogFiles } from './server.ts'
 
 /** A block is handed over at this size at the latest. */
 const blockMaxBytes = 1024 * 1024
@@ -184,6 +184,12 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     if (from.history !== history) {
       const known = this.#gtids
       if (!known || known.empty) throw changed(from.history, history)
+      const theirs = createGtidSet(
+        this.#flavor.family,
+        await readAllGtids(control, this.#flavor, signal),
+      )
+      // What we have and it has not was lost in the failover: our log does not lead to its state.
+      if (!theirs.covers(known)) throw changed(from.history, history)
       const name = await findFileOf(control, this.#flavor, files, known, signal)
       if (name === undefined) throw changed(from.history, history)
       return { history, name, place: { file: fileNumber(name), offset: 0 } }

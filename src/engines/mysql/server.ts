@@ -59,3 +59,16 @@ export async function readGtids(
   const variables = await readVariables(session, [name], signal)
   return (variables.get(name) ?? '').replaceAll(/\s/g, '')
 }
+
+/** The same with what came by replication and is in no log of the server's own. */
+export async function readAllGtids(
+  session: Session,
+  flavor: Flavor,
+  signal: AbortSignal,
+): Promise<string> {
+  if (flavor.family === 'mysql') return readGtids(session, flavor, signal)
+  const row = await session.one('SELECT @@global.gtid_current_pos, @@global.gtid_binlog_pos', {
+    signal,
+  })
+  return (row ?? []).filter(Boolean).join(',')
+}

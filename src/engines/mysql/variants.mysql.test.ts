@@ -1,0 +1,21 @@
+import { rootPassword } from '../../../test/support/servers/mysql-family.ts'
+import { startMysql } from '../../../test/support/servers/mysql.ts'
+import { failoverTests, variantTests } from './variants.suite.ts'
+
+variantTests(startMysql, [
+  { 'binlog-transaction-compression': 'ON' },
+  { 'binlog-checksum': 'NONE', 'gtid-mode': 'OFF', 'enforce-gtid-consistency': 'OFF' },
+  { 'binlog-row-image': 'MINIMAL', 'binlog-row-value-options': 'PARTIAL_JSON' },
+])
+
+failoverTests(
+  startMysql,
+  async (source, replica) => {
+    await replica.query(
+      `change replication source to source_host = '127.0.0.1', source_port = ${source.port}, source_user = 'root',
+       source_password = '${rootPassword}', source_auto_position = 1, get_source_public_key = 1; start replica`,
+    )
+  },
+  async (replica) => void (await replica.query('stop replica; reset replica all')),
+  {},
+)
