@@ -78,6 +78,12 @@ export class Keyring {
     this.#keys.delete(id)
   }
 
+  /** Takes over what another keyring trusts, and nothing else. */
+  replaceBy(other: Keyring): void {
+    this.#keys.clear()
+    for (const [id, enrolled] of other.#keys) this.#keys.set(id, enrolled)
+  }
+
   list(): readonly (Scope & { readonly id: string })[] {
     return Array.from(this.#keys, ([id, { kind, name, sources }]) => ({ id, kind, name, sources }))
   }

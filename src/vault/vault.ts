@@ -144,7 +144,9 @@ export async function openForArchiving(
     throw new Fault('forged', `open the vault at ${storage.url}: it is not vault ${state.vault}`)
   }
   const { vault, recipients, signer } = { ...state, recipients: record.recipients }
-  const parts = openParts(storage, { vault, recipients, signer }, keyring, options.log)
+  const sealing = { vault, recipients, signer }
+  const { rootPublicKey } = state
+  const parts = openParts({ storage, sealing, keyring, rootPublicKey, log: options.log })
   return {
     url: storage.url,
     ...parts,
@@ -173,7 +175,8 @@ async function assemble(
 ): Promise<Vault> {
   const { signal } = options
   const { secrets } = named
-  const keyring = await readKeyring(storage, publicText(secrets.root), { signal })
+  const rootPublicKey = publicText(secrets.root)
+  const keyring = await readKeyring(storage, rootPublicKey, { signal })
   // A making that was broken off behind the identity: what it holds is enough to go on.
   const record: VaultRecord =
     (await readVaultRecord(storage, keyring, { signal })) ??
@@ -183,7 +186,8 @@ async function assemble(
   }
   const sealing = { vault: record.vault, recipients: record.recipients, signer: secrets.root }
   const identities = [secrets.identity]
-  const parts = openParts(storage, sealing, keyring, options.log, identities)
+  const { log } = options
+  const parts = openParts({ storage, sealing, keyring, rootPublicKey, log, identities })
   return {
     id: record.vault,
     url: storage.url,
@@ -199,19 +203,24 @@ async function assemble(
   }
 }
 
-function openParts(
-  storage: Storage,
-  sealing: Sealing,
-  keyring: Keyring,
-  log: Log = silentLog,
-  identities?: Reading['identities'],
-): { readonly archive: Archive; readonly catalog: Catalog } {
+function openParts(parts: {
+  readonly storage: Storage
+  readonly sealing: Sealing
+  readonly keyring: Keyring
+  readonly rootPublicKey: string
+  readonly log: Log | undefined
+  /** Undefined on a host that only archives. */
+  readonly identities?: Reading['identities'] | undefined
+}): { readonly archive: Archive; readonly catalog: Catalog } {
+  const { storage, sealing, keyring, rootPublicKey, log = silentLog, identities } = parts
   const trust = { vault: sealing.vault, keyring }
   const reading = identities && { ...trust, identities }
   const holder = new ProcessHolder()
   const records = new RecordStore(storage, sealing, reading)
+  const refreshKeys = async (signal: AbortSignal) =>
+    keyring.replaceBy(await readKeyring(storage, rootPublicKey, { signal }))
   return {
-    archive: new LogArchive({ storage, sealing, trust, reading, holder, log }),
+    archive: new LogArchive({ storage, sealing, trust, reading, holder, refreshKeys, log }),
     catalog: new SignedCatalog(storage, records, { readable: reading !== undefined }),
   }
 }
@@ -220,9 +229,9 @@ async function checkVault(
   parts: { readonly archive: Archive; readonly catalog: Catalog },
   options: Options & { readonly readData: boolean },
 ): Promise<LogFinding[]> {
-  const findings = await parts.catalog.check(options)
+  const findings: LogFinding[] = []
   for (const source of await parts.archive.sources(options)) {
     findings.push(...(await parts.archive.check(source, options)))
   }
-  return findings
+  return [...findings, ...(await parts.catalog.check(options))]
 }

@@ -319,6 +319,24 @@ test('a damaged fold is read from its parts while they live', async () => {
   }
 })
 
+test('parts that are folded and deleted while they are read are read from the fold', async () => {
+  using scratch = new Scratch()
+  const storage = new MemStorage()
+  const filled = { storage, folder: scratch.path, time: new ManualTime() }
+  for (const to of [300, 600, 900]) await fill(filled, to - 300, to, false)
+  const reader = await openReader({ storage, source, reading: keys.reading, signal })
+  const pieces: Buffer[] = []
+  for await (const piece of (await reader.read('seg-000000', { signal })) ?? []) {
+    pieces.push(piece)
+    if (pieces.length > 1) continue
+    await fill(filled, 900, 1000)
+    for (const key of await keysIn(storage)) {
+      if (parseKey(key)?.kind === 'part') await storage.delete(key)
+    }
+  }
+  assert.deepEqual(Buffer.concat(pieces), log.bytes(0, 1000))
+})
+
 test('an object that a stranger made, or took from another place or vault, is refused', async () => {
   using scratch = new Scratch()
   const storage = new MemStorage()

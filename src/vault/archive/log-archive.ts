@@ -52,6 +52,8 @@ export type ArchiveOptions = {
   /** Undefined on a host that only archives. */
   readonly reading: Reading | undefined
   readonly holder: Holder
+  /** Reads the enrolled keys again: an archiver may have been enrolled, or struck off, since the vault was opened. */
+  readonly refreshKeys: (signal: AbortSignal) => Promise<void>
   readonly log: Log
   readonly time?: Time | undefined
 }
@@ -65,6 +67,7 @@ export class LogArchive implements Archive {
 
   async openWriter(source: string, choices: WriterChoices): Promise<ArchiveWriter> {
     const { signal, stateDirectory, retainMs, cutAfterMs } = choices
+    await this.#options.refreshKeys(signal)
     const own = stateDirectory === undefined
     const folder = own
       ? await mkdtemp(path.join(tmpdir(), 'redoubt-spool-'))
@@ -83,8 +86,9 @@ export class LogArchive implements Archive {
     }
   }
 
-  openReader(source: string, { signal }: Options): Promise<ArchiveReader> {
-    const { storage } = this.#options
+  async openReader(source: string, { signal }: Options): Promise<ArchiveReader> {
+    const { storage, refreshKeys } = this.#options
+    await refreshKeys(signal)
     return openReader({ storage, source, reading: this.#reading(), signal })
   }
 
@@ -106,13 +110,18 @@ export class LogArchive implements Archive {
   }
 
   async spans(source: string, { signal }: Options): Promise<LogSpan[]> {
-    const { storage, trust } = this.#options
+    const { storage, trust, refreshKeys } = this.#options
+    await refreshKeys(signal)
     const index = await readIndex(storage, source, trust, signal)
     return readSpans({ storage, source, trust }, index, signal)
   }
 
-  check(source: string, options: Options & { readonly readData: boolean }): Promise<LogFinding[]> {
-    const { storage } = this.#options
+  async check(
+    source: string,
+    options: Options & { readonly readData: boolean },
+  ): Promise<LogFinding[]> {
+    const { storage, refreshKeys } = this.#options
+    await refreshKeys(options.signal)
     return checkLog({ storage, source, reading: this.#reading(), ...options })
   }
 

@@ -174,14 +174,28 @@ export class ArchiveReader implements LogReader {
           yield found
         }
       } catch (error) {
-        const spare = standIns(indexed, object)
-        if (!isFault(error, 'corrupt', 'forged', 'missing') || !spare) throw error
+        if (!isFault(error, 'corrupt', 'forged', 'missing')) throw error
+        const moved = error.code === 'missing' ? await this.#listAgain(indexed, signal) : undefined
+        const spare = moved ?? standIns(indexed, object)
+        if (!spare) throw error
         for await (const found of this.#spared(spare, at, signal)) {
           at += found.piece.bytes.length
           yield found
         }
+        if (moved) return
       }
     }
+  }
+
+  /** Parts that are gone were folded since they were listed: what the segment consists of now, when that is something else. */
+  async #listAgain(
+    indexed: IndexedSegment,
+    signal: AbortSignal,
+  ): Promise<readonly StoredObject[] | undefined> {
+    this.#index = await readIndex(this.#storage, this.#source, this.#reading, signal)
+    const now = this.#find(indexed.segment, indexed.history)?.objects
+    const before = new Set(indexed.objects.map(({ key }) => key))
+    return now?.some(({ key }) => !before.has(key)) ? now : undefined
   }
 
   /** Parts that were folded and are still there, in place of a damaged fold: from byte `at` of the segment on. */
