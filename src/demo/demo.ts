@@ -22,7 +22,9 @@ export type DemoOptions = {
  * exit code: 0 only when every comparison held. An abort ends the servers and throws its reason.
  */
 export async function runDemo(options: DemoOptions): Promise<number> {
-  const { once, env, signal } = options
+  const { env, signal } = options
+  // Without somebody at a keyboard there is nobody to ask.
+  const once = options.once || !process.stdin.isTTY || !process.stdout.isTTY
   const words = wordsFor(env)
   const stage = openStage(once, words)
   stage.open(words.title)
@@ -40,7 +42,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     const outcomes = await play(props)
     const held = outcomes.every(({ moment, latest }) => moment.held && latest.held)
     showResult(outcomes, stage, words)
-    if (!once && process.stdout.isTTY) {
+    if (!once) {
       stage.card(words.look, [
         ...words.lookLines(vault, password),
         ...outcomes.flatMap(({ name, urls }) => urls.map((url) => `${name}: ${url}`)),
