@@ -38,7 +38,8 @@ const reconnectDelayMaxMs = 5_000
 /** Small messages that are here already travel as one block up to this size. */
 const blockBytesMax = 256 << 10
 const smallMessageBytes = 32 << 10
-const coalesceMs = 2
+/** How long small reads are gathered; shorter where every commit waits for it. */
+const coalesceMs = { async: 5, strict: 1 } as const
 /** An idle stream looks so often whether there is something to say. */
 const wakeEveryMs = 500
 
@@ -225,7 +226,7 @@ export class PostgresLog implements LogSource, AsyncDisposable {
     const sql = `START_REPLICATION SLOT "${this.#slot}" PHYSICAL ${formatLsn(start)} TIMELINE ${cursor.timeline}`
     wire.sendQuery(sql)
     if (!(await this.#streamBegins(wire, cursor, signal))) return
-    wire.coalesce(coalesceMs)
+    wire.coalesce(coalesceMs[this.#options.durability])
     watch.start(signal)
     this.#timeline = cursor.timeline
     this.#written = cursor.lsn
