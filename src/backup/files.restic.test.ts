@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { test } from 'node:test'
 import { openFsStorage } from '#storage/fs'
 import { initRepository, openRepository, readNodes, type Repository, resolveTree } from '#vault'
-import { assertSameTree, describeTree, makeOddTree } from '../../test/support/file-tree.ts'
+import { assertSameTree, describeTree, makeOddTree, noise } from '../../test/support/file-tree.ts'
 import { Scratch } from '../../test/support/scratch.ts'
 import { Restic, type ResticVersion } from '../../test/support/servers/restic.ts'
 import { backupFiles, restoreFiles } from './files.ts'
@@ -121,6 +133,61 @@ test('the same tree has the same id whoever backs it up, and adds nothing', asyn
   const [a, b] = [first.tree, next.tree].map((tree) => below(theirRepository, scratch, tree))
   assert.equal(await a, await b)
   assert.equal(next.summary.data_blobs, 0)
+})
+
+test('holes are cut into the same chunks as the zeroes that they read as', async () => {
+  using scratch = new Scratch('files')
+  const source = scratch.join('source')
+  mkdirSync(source)
+  const islands: readonly (readonly [offset: number, size: number])[] = [
+    [0, 1],
+    [20_000_000, 3_000_000],
+    [40_000_001, 700_000],
+    [49_999_999, 1],
+    [2 ** 26 + 8 * 2 ** 20, 4096],
+  ]
+  for (const size of [100_000_000, 2 ** 27, 2 ** 27 + 1]) {
+    for (const used of [islands, islands.slice(1), islands.slice(1, 2), []]) {
+      const descriptor = openSync(`${source}/${size}-${used.length}`, 'w')
+      ftruncateSync(descriptor, size)
+      for (const [offset, length] of used)
+        writeSync(descriptor, noise(length + 4, offset), 0, length, offset)
+      closeSync(descriptor)
+    }
+  }
+  await using repository = await initAt(scratch.join('repository'))
+  const theirs = await stockBackup(stock(scratch), [source])
+  const ours = await backupFiles({ repository, paths: [source], force: true, hostname, signal })
+  assert.equal(ours.summary.data_blobs, 0)
+  const inner = await below(repository, scratch, ours.tree)
+  assert.equal(inner, await below(repository, scratch, theirs.tree))
+  const directory = scratch.join('target')
+  await restoreFiles({ repository, directory, at: 'latest', subpath: source, signal })
+  assertSameTree(describeTree(directory), describeTree(source))
+  for (const name of readdirSync(directory)) {
+    const blocks = (path: string) => statSync(path).blocks
+    const [is, was] = [blocks(`${directory}/${name}`), blocks(`${source}/${name}`)]
+    assert.ok(is <= was + 64, `${name} takes ${is} blocks, took ${was}`)
+  }
+})
+
+test('a sparse file of 100 GB is backed up and restored at once, and takes no room', async () => {
+  using scratch = new Scratch('files')
+  const source = scratch.join('source')
+  mkdirSync(source)
+  writeFileSync(`${source}/sparse`, '')
+  truncateSync(`${source}/sparse`, 100_000_000_000)
+  await using repository = await initAt(scratch.join('repository'))
+  const { summary } = await backupFiles({ repository, paths: [source], hostname, signal })
+  assert.equal(summary.total_bytes_processed, 100_000_000_000)
+  // One chunk of zeroes, and what is left behind the last whole one.
+  assert.equal(summary.data_blobs, 2)
+  await stock(scratch).run(['check', '--read-data'])
+  const directory = scratch.join('target')
+  await restoreFiles({ repository, directory, at: 'latest', subpath: source, signal })
+  const stats = statSync(`${directory}/sparse`)
+  assert.equal(stats.size, 100_000_000_000)
+  assert.equal(stats.blocks, 0)
 })
 
 test('paths are laid out as restic lays them out', async () => {

@@ -33,9 +33,17 @@ export type TreeEntry = Attributes &
 /** A node whose name is told beside it, in a path. */
 export type Nameless<Entry> = Entry extends TreeEntry ? Omit<Entry, 'name'> : never
 
+/** A range of a file that holds no data and reads as zeroes. */
+export type Hole = { readonly start: number; readonly end: number }
+
 /** Where the bytes of a file come from: a path that a worker reads by itself, or a stream. */
 export type Content =
-  | { readonly kind: 'path'; readonly path: Buffer }
+  | {
+      readonly kind: 'path'
+      readonly path: Buffer
+      /** The large holes, ascending: they need not be read. */
+      readonly holes?: readonly Hole[] | undefined
+    }
   | { readonly kind: 'stream'; readonly read: () => AsyncIterable<Buffer> }
 
 /**

@@ -1,4 +1,5 @@
 import {
+  constants,
   lstatSync,
   openSync,
   closeSync,
@@ -10,7 +11,7 @@ import {
 import type { BigIntStats } from 'node:fs'
 import { isAbsolute, join, resolve } from 'node:path/posix'
 import { Fault, fromSystem } from '#base/faults'
-import type { TreeEntry, TreeEvent, Xattr } from '#change/tree'
+import type { Hole, TreeEntry, TreeEvent, Xattr } from '#change/tree'
 import type { Native } from './native.ts'
 import { type Patterns, patternText } from './patterns.ts'
 
@@ -31,6 +32,10 @@ export type ScanRules = {
   /** Keeps the true access times; else they equal the modification times, so that reading changes no tree. */
   readonly accessTimes: boolean
 }
+
+/** Smaller holes are read like data; of so many in one file, the rest is. */
+const holeBytesMin = 8 * 1024 * 1024
+const holesMax = 4096
 
 /** How the lists of names are held and paths are built: one character a byte, which also sorts as bytes do. */
 type ByteText = string
@@ -157,10 +162,33 @@ class Scanner {
         markedOut: undefined,
       }
     }
-    yield entry.kind === 'file'
-      ? { kind: 'node', entry, path, content: { kind: 'path', path } }
-      : { kind: 'node', entry, path }
+    if (entry.kind !== 'file') yield { kind: 'node', entry, path }
+    else {
+      const sparse = stats.size >= holeBytesMin && stats.blocks * 512n < stats.size
+      const holes = sparse ? this.#holes(path, Number(stats.size)) : undefined
+      yield { kind: 'node', entry, path, content: { kind: 'path', path, holes } }
+    }
     return undefined
+  }
+
+  /** The large holes of a file. Whoever reads the file meets the error that keeps them unknown here. */
+  #holes(path: Buffer, sizeBytes: number): Hole[] | undefined {
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+    let descriptor: number | undefined
+    try {
+      descriptor = openSync(path, flags)
+      const holes: Hole[] = []
+      for (let at = 0; at < sizeBytes && holes.length < holesMax; ) {
+        const data = this.#native.seekData(descriptor, at) ?? sizeBytes
+        if (data - at >= holeBytesMin) holes.push({ start: at, end: data })
+        at = data < sizeBytes ? this.#native.seekHole(descriptor, data) : sizeBytes
+      }
+      return holes.length > 0 ? holes : undefined
+    } catch {
+      return undefined
+    } finally {
+      if (descriptor !== undefined) closeSync(descriptor)
+    }
   }
 
   *#enterBranch(

@@ -1,6 +1,6 @@
 import { Reader, Writer } from '#base/bytes'
 import { Fault } from '#base/faults'
-import type { TreeEntry, TreeEvent, Xattr } from '#change/tree'
+import type { Content, Hole, TreeEntry, TreeEvent, Xattr } from '#change/tree'
 
 /**
  * Events of a walk as bytes, on their way from the thread that walks to the one that asked: a batch is handed
@@ -31,7 +31,9 @@ export class EventWriter {
       case 'enter':
         return this.#node(codeEnter, event.entry, event.path)
       case 'node':
-        return this.#node(codeNode, event.entry, event.path)
+        this.#node(codeNode, event.entry, event.path)
+        if (event.entry.kind === 'file') this.#holes(event.content)
+        return
       case 'leave':
         this.#writer.u8(codeLeave)
         return
@@ -75,6 +77,12 @@ export class EventWriter {
     else if (entry.kind === 'dev' || entry.kind === 'chardev') writer.u64le(entry.rdev)
   }
 
+  #holes(content: Content | undefined): void {
+    const holes = content?.kind === 'path' ? content.holes : undefined
+    this.#writer.u16le(holes?.length ?? 0)
+    for (const { start, end } of holes ?? []) this.#writer.u64le(BigInt(start)).u64le(BigInt(end))
+  }
+
   #name(key: string, name: string | undefined): void {
     const known = this.#users.has(key)
     this.#writer.u8(known ? 0 : 1)
@@ -110,9 +118,8 @@ export class EventReader {
     if (code === codeTrouble) return { kind: 'trouble', path, error: errorOf(reader) }
     const entry = this.#entry(reader, kinds[code & 0x0f])
     if ((code & 0xf0) === codeEnter) return { kind: 'enter', entry, path }
-    return entry.kind === 'file'
-      ? { kind: 'node', entry, path, content: { kind: 'path', path } }
-      : { kind: 'node', entry, path }
+    if (entry.kind !== 'file') return { kind: 'node', entry, path }
+    return { kind: 'node', entry, path, content: { kind: 'path', path, holes: holesOf(reader) } }
   }
 
   #entry(reader: Reader, kind: (typeof kinds)[number] | undefined): TreeEntry {
@@ -154,6 +161,13 @@ export class EventReader {
     if (reader.u8() === 1) this.#names.set(key, reader.text(reader.u32le()) || undefined)
     return this.#names.get(key)
   }
+}
+
+function holesOf(reader: Reader): readonly Hole[] | undefined {
+  const count = reader.u16le()
+  if (count === 0) return undefined
+  const offset = () => Number(reader.u64le())
+  return Array.from({ length: count }, () => ({ start: offset(), end: offset() }))
 }
 
 const noXattrs: readonly Xattr[] = []

@@ -80,7 +80,20 @@ test('events survive their way as bytes', () => {
   const file = entry({ kind: 'file', sizeBytes: 2n ** 53n + 1n })
   const events: TreeEvent[] = [
     { kind: 'enter', path, entry: entry({ kind: 'dir' }) },
-    { kind: 'node', path, entry: file, content: { kind: 'path', path } },
+    { kind: 'node', path, entry: file, content: { kind: 'path', path, holes: undefined } },
+    {
+      kind: 'node',
+      path,
+      entry: file,
+      content: {
+        kind: 'path',
+        path,
+        holes: [
+          { start: 0, end: 2 ** 45 },
+          { start: 2 ** 46, end: 2 ** 47 },
+        ],
+      },
+    },
     { kind: 'node', path, entry: entry({ kind: 'symlink', target: path }) },
     { kind: 'node', path, entry: entry({ kind: 'dev', rdev: 2n ** 40n }) },
     { kind: 'node', path, entry: entry({ kind: 'chardev', rdev: 0n }) },

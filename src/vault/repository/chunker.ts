@@ -50,6 +50,11 @@ export class Chunker {
     return bytes.subarray(this.#end, end)
   }
 
+  /** Bytes that came and are in no chunk yet. */
+  get pendingBytes(): number {
+    return this.#end - this.#start
+  }
+
   /** Says how many bytes were put into the room. */
   filled(size: number): void {
     this.#end += size

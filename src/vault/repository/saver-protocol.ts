@@ -1,5 +1,6 @@
 import type { Code } from '#base/faults'
 import type { MakerSetup } from './blob-maker.ts'
+import type { Hole } from '#change/tree'
 import type { BlobType } from './repository.ts'
 
 // What a saver and its worker threads tell each other. Bytes move by transfer, never by copy.
@@ -16,7 +17,11 @@ export const stopWord = 0
 export const wakeWord = 1
 
 /** A file to be read by the worker; the path is in latin1, one character a byte. */
-export type FileJob = { readonly job: number; readonly path: string }
+export type FileJob = {
+  readonly job: number
+  readonly path: string
+  readonly holes?: readonly Hole[] | undefined
+}
 
 export type ToWorker =
   | { readonly kind: 'files'; readonly jobs: readonly FileJob[] }

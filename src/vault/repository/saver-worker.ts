@@ -3,6 +3,7 @@ import { assert, isFault } from '#base/faults'
 import { BlobMaker } from './blob-maker.ts'
 import { sha256Hex } from './blob-id.ts'
 import type { Chunker } from './chunker.ts'
+import { chunkBytesMin } from './limits.ts'
 import { closePack, packRoomBytes, type OpenPack } from './packer.ts'
 import { readFile } from './read-file.ts'
 import type { BlobType } from './repository.ts'
@@ -122,13 +123,15 @@ class SaverWorker implements Disposable {
     return received?.message
   }
 
-  #saveFile({ job, path }: FileJob): void {
+  #saveFile({ job, path, holes }: FileJob): void {
     const cutting: Cutting = { ids: [], sizeBytes: 0 }
     const chunker = this.#fileChunker
     let unreported = 0
     chunker.reset()
     try {
-      readFile(Buffer.from(path, 'latin1'), chunker, (sizeBytes, isLast) => {
+      const file = { path: Buffer.from(path, 'latin1'), holes }
+      readFile(file, chunker, (sizeBytes, isLast, zeroChunks) => {
+        if (zeroChunks > 0) this.#repeatZeroChunk(cutting, chunker, zeroChunks)
         this.#cut(cutting, chunker, sizeBytes, isLast)
         unreported += sizeBytes
         if (unreported < lookBytes) return
@@ -163,6 +166,16 @@ class SaverWorker implements Disposable {
     for (let chunk = chunker.next(isLast); chunk; chunk = chunker.next(isLast)) {
       cutting.ids.push(this.#maker.take(chunk))
     }
+  }
+
+  /** The chunks of a hole are all the same: one is made, and counted as often as it occurs. */
+  #repeatZeroChunk(cutting: Cutting, chunker: Chunker, count: number): void {
+    chunker.room().fill(0, 0, chunkBytesMin)
+    chunker.filled(chunkBytesMin)
+    const chunk = chunker.next(false)
+    assert(chunk?.length === chunkBytesMin, 'zeroes are cut as soon as a chunk may end')
+    const id = this.#maker.take(chunk)
+    for (let index = 0; index < count; index++) cutting.ids.push(id)
   }
 
   #finishJob(job: number, { ids, sizeBytes }: Cutting): void {

@@ -95,7 +95,8 @@ class WorkerSaver implements BlobSaver {
     if (content.kind === 'stream') return this.#saveStream(job, content.read(), progress)
     return new Promise((resolve, reject) => {
       this.#jobs.set(job, { resolve, reject, progress })
-      this.#files.push({ job, path: content.path.toString('latin1') })
+      const { path, holes } = content
+      this.#files.push({ job, path: path.toString('latin1'), holes })
       this.#dispatchSoon()
     })
   }
