@@ -24,6 +24,7 @@ import { beginning, fileNumber, formatPlace } from './position.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { serverErrorNumber } from './protocol/server-error.ts'
 import { Session } from './protocol/session.ts'
+import { RowKernel } from './row-kernel.ts'
 import { RowText } from './rows.kernel.ts'
 import { writeScript } from './script.ts'
 import { openSnapshot, type Snapshot } from './snapshot.ts'
@@ -108,6 +109,8 @@ class Copy {
   readonly #snapshot: Snapshot
   readonly #sink: BaseSink
   readonly #options: BaseOptions & { readonly chunkBytes?: number | undefined }
+  /** One for all sessions: each run of it is over before another begins. */
+  readonly #kernel = new RowKernel()
   readonly #ready: Job[] = []
   readonly #open = new Map<Table, number>()
   readonly #startMs = systemTime.monotonicMs()
@@ -206,7 +209,10 @@ class Copy {
     await this.#guarded(table, async () => {
       const counted = { rows: 0, bytes: 0 }
       const sql = selectRows(table, conditionOf(table, chunk))
-      const content = this.#throttled(readRows(session, sql, counted, signal), signal)
+      const content = this.#throttled(
+        readRows(session, sql, { counted, kernel: this.#kernel }, signal),
+        signal,
+      )
       await this.#sink.file(path, fileEntry(this.#snapshot.timeUs), content)
       const list = this.files.get(table) ?? []
       list.push({ path, rows: counted.rows, sizeBytes: counted.bytes })
@@ -272,10 +278,11 @@ function changed(table: Table, cause?: unknown): Fault {
 export async function* readRows(
   session: Session,
   sql: string,
-  counted: { rows: number; bytes: number },
+  into: { readonly counted: { rows: number; bytes: number }; readonly kernel: RowKernel },
   signal: AbortSignal,
 ): AsyncGenerator<Buffer, void, void> {
-  const text = new RowText(await session.beginRows(sql, { signal }))
+  const { counted, kernel } = into
+  const text = new RowText(await session.beginRows(sql, { signal }), kernel)
   try {
     while (!text.done) {
       text.push(await session.raw({ signal }))

@@ -3,6 +3,7 @@ import { Fault } from '#base/faults'
 import { readRows } from './base.ts'
 import { hasRows, loadRows, readCatalog, selectRows, type Table } from './catalog.ts'
 import { parseFlavor } from './flavor.ts'
+import { RowKernel } from './row-kernel.ts'
 import { createDatabase, loadSettings } from './script.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
@@ -27,6 +28,7 @@ export async function copySelection(
     `SET SESSION sql_mode = '', time_zone = '+00:00', character_set_results = NULL`,
     { signal },
   )
+  const kernel = new RowKernel()
   await using settings = await TargetSettings.open(to, request.log, signal)
   await using target = await openLoader({ endpoint: to, unlogged: settings.unlogged, signal })
   progress.phase = 'copy tables from the scratch server'
@@ -37,7 +39,7 @@ export async function copySelection(
   for (const table of tables.filter(hasRows)) {
     progress.current = `${table.database}.${table.name}`
     const counted = { rows: 0, bytes: 0 }
-    const content = readRows(source, selectRows(table, undefined), counted, signal)
+    const content = readRows(source, selectRows(table, undefined), { counted, kernel }, signal)
     const loaded = await target.load(loadRows(table, table.columns, 'rows'), content, { signal })
     if (loaded.affectedRows !== counted.rows) {
       throw new Fault(

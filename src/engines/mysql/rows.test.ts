@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { isFault } from '#base/faults'
+import { RowKernel } from './row-kernel.ts'
+import { RowText } from './rows.kernel.ts'
+
+type Cell = Buffer | null
+
+/** A row as the server sends it: cells with their lengths, in packets of at most 16 MiB. */
+function encodeRow(cells: readonly Cell[]): Buffer {
+  const payload = Buffer.concat(
+    cells.map((cell) =>
+      cell ? Buffer.concat([encodeLength(cell.length), cell]) : Buffer.from([0xfb]),
+    ),
+  )
+  const packets: Buffer[] = []
+  for (let at = 0; ; at += 0xffffff) {
+    const part = payload.subarray(at, at + 0xffffff)
+    const header = Buffer.from([part.length & 255, (part.length >> 8) & 255, part.length >> 16, 1])
+    packets.push(header, part)
+    if (part.length < 0xffffff) return Buffer.concat(packets)
+  }
+}
+
+function encodeLength(size: number): Buffer {
+  if (size < 0xfb) return Buffer.from([size])
+  if (size < 0x10000) return Buffer.from([0xfc, size & 255, size >> 8])
+  if (size < 0x1000000) return Buffer.from([0xfd, size & 255, (size >> 8) & 255, size >> 16])
+  const long = Buffer.alloc(9, 0xfe)
+  long.writeBigUInt64LE(BigInt(size), 1)
+  return long
+}
+
+const end = Buffer.from([5, 0, 0, 9, 0xfe, 0, 0, 2, 0])
+
+/** What LOAD DATA wants of a row, in the plainest way. */
+function lineOf(cells: readonly Cell[]): string {
+  const escapes: Record<string, string> = { '\0': '\\0', '\t': '\\t', '\n': '\\n', '\\': '\\\\' }
+  const texts = cells.map(
+    (cell) => cell?.toString('latin1').replaceAll(/[\0\t\n\\]/g, (c) => escapes[c] ?? c) ?? '\\N',
+  )
+  return `${texts.join('\t')}\n`
+}
+
+function convert(
+  bytes: Buffer,
+  columns: number,
+  cuts: readonly number[],
+  kernel?: RowKernel,
+): { text: string; rows: number } {
+  const converter = new RowText(columns, kernel)
+  let from = 0
+  for (const cut of [...cuts, bytes.length].toSorted((a, b) => a - b)) {
+    converter.push(bytes.subarray(from, cut))
+    from = cut
+  }
+  assert.equal(converter.done, true)
+  return { text: Buffer.concat(converter.ready(true)).toString('latin1'), rows: converter.rows }
+}
+
+test('rows become lines, the same with and without the kernel, wherever the bytes are cut', () => {
+  const kernel = new RowKernel()
+  const special = fc
+    .uint8Array({ maxLength: 80 })
+    .map((bytes) =>
+      Buffer.from(bytes.map((byte) => (byte % 3 === 0 ? ([0, 9, 10, 92][byte % 4] ?? 0) : byte))),
+    )
+  const cell = fc.option(special, { nil: null, freq: 6 })
+  const shape = fc.integer({ min: 1, max: 5 }).chain((columns) =>
+    fc
+      .array(fc.array(cell, { minLength: columns, maxLength: columns }), {
+        minLength: 0,
+        maxLength: 12,
+      })
+      .map((rows) => ({ columns, rows })),
+  )
+  fc.assert(
+    fc.property(shape, fc.array(fc.nat(), { maxLength: 6 }), ({ columns, rows }, places) => {
+      const bytes = Buffer.concat([...rows.map(encodeRow), end])
+      const wanted = { text: rows.map(lineOf).join(''), rows: rows.length }
+      const cuts = places.map((place) => place % (bytes.length + 1))
+      assert.deepEqual(convert(bytes, columns, cuts), wanted)
+      assert.deepEqual(convert(bytes, columns, cuts, kernel), wanted)
+    }),
+    { numRuns: 300 },
+  )
+})
+
+test('every cut of one stream gives the same lines', () => {
+  const rows: Cell[][] = [
+    [Buffer.from('a\tb'), null, Buffer.alloc(300, 0x5c)],
+    [Buffer.alloc(0), Buffer.from('\0\n'), Buffer.from('x'.repeat(40))],
+  ]
+  const bytes = Buffer.concat([...rows.map(encodeRow), end])
+  const wanted = { text: rows.map(lineOf).join(''), rows: 2 }
+  const kernel = new RowKernel()
+  for (let cut = 0; cut <= bytes.length; cut++) {
+    assert.deepEqual(convert(bytes, 3, [cut]), wanted)
+    assert.deepEqual(convert(bytes, 3, [cut], kernel), wanted)
+  }
+})
+
+test('rows of several packets pass in pieces', () => {
+  const large = Buffer.alloc(17_000_000, 'y')
+  large[16_777_212] = 9
+  large[5] = 0
+  for (const row of [
+    [Buffer.from('k'), large, null],
+    [null, Buffer.alloc(0xffffff - 5, 'z'), Buffer.alloc(0)],
+    [Buffer.alloc(700_000, 10), null, null],
+  ]) {
+    const bytes = Buffer.concat([
+      encodeRow([Buffer.from('1'), null, Buffer.from('2')]),
+      encodeRow(row),
+      end,
+    ])
+    const cuts = Array.from({ length: Math.floor(bytes.length / 65_536) }, (_, n) => n * 65_536)
+    const wanted = lineOf([Buffer.from('1'), null, Buffer.from('2')]) + lineOf(row)
+    for (const kernel of [undefined, new RowKernel()]) {
+      const done = convert(bytes, 3, cuts, kernel)
+      assert.equal(done.rows, 2)
+      assert.ok(done.text === wanted)
+    }
+  }
+})
+
+test('bytes that are no rows are a protocol fault, with and without the kernel', () => {
+  const row = encodeRow([Buffer.from('abc'), Buffer.from('de')])
+  for (const kernel of [undefined, new RowKernel()]) {
+    for (const columns of [1, 3]) {
+      assert.throws(
+        () => convert(Buffer.concat([row, end]), columns, [], kernel),
+        (error) => isFault(error, 'protocol'),
+      )
+    }
+    const broken = Buffer.from(row)
+    broken[4] = 200
+    assert.throws(
+      () => convert(Buffer.concat([broken, end]), 2, [], kernel),
+      (error) => isFault(error, 'protocol'),
+    )
+  }
+})
