@@ -47,7 +47,7 @@ export async function checkPlaces(layout: Layout, force: boolean): Promise<void>
       hint:
         folder === layout.dataDir
           ? 'Choose another folder, or --force to overwrite it.'
-          : `Map the tablespace elsewhere: --remap ${folder}=/other/place, or --force to overwrite it.`,
+          : `Map the tablespace elsewhere: --map ${folder}=/other/place, or --force to overwrite it.`,
     })
   }
 }
