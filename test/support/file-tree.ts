@@ -122,7 +122,9 @@ export function describeTree(
   const lines: string[] = []
   const names = new Map<bigint, string>()
   const visit = (directory: Buffer, shown: string) => {
-    for (const name of readdirSync(directory, { encoding: 'buffer' }).sort((a, b) => Buffer.compare(a, b))) {
+    for (const name of readdirSync(directory, { encoding: 'buffer' }).sort((a, b) =>
+      Buffer.compare(a, b),
+    )) {
       const path = Buffer.concat([directory, Buffer.from('/'), name])
       const stats = lstatSync(path, { bigint: true })
       if (stats.isSocket() && !sockets) continue
