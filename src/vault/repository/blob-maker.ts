@@ -5,7 +5,7 @@ import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { BlobTable, idWords, type SharedTable } from './index/blob-table.ts'
 import { Kernels, kernelDataAt } from './kernels.ts'
 import { chunkBytesMin } from './limits.ts'
-import { BlobSealer, Packer, type OpenPack } from './packer.ts'
+import { BlobSealer, Packer, type OpenPack, type PackMemory } from './packer.ts'
 import type { BlobType } from './repository.ts'
 import { createZstd, type Zstd } from './zstd.ts'
 
@@ -40,7 +40,7 @@ export class BlobMaker implements Disposable {
   constructor(
     setup: MakerSetup,
     onFull: (pack: OpenPack) => void,
-    takeRoom: (type: BlobType) => Buffer,
+    takeRoom: (type: BlobType) => PackMemory,
   ) {
     const kernels = new Kernels(setup.chunkers * chunkerBytes)
     kernels.usePolynomial(BigInt(`0x${setup.polynomial}`))

@@ -14,10 +14,13 @@ export type FinishedPack = {
   readonly blobs: readonly PackedBlob[]
 }
 
+/** All of a shared memory. */
+export type PackMemory = Buffer<SharedArrayBuffer>
+
 /** A pack that still grows: envelopes in `bytes` up to `size`, and the plain header that lists them. */
 export type OpenPack = {
   readonly type: BlobType
-  bytes: Buffer
+  bytes: PackMemory
   size: number
   readonly header: Writer
 }
@@ -32,7 +35,7 @@ const openPacksMax = 2
 /** Room of an open pack: it is closed once it is over the target, with one more chunk in it at most. */
 export const packRoomBytes = packBytesTarget + chunkBytesMax + 256 * 1024
 
-export function createOpenPack(type: BlobType, bytes: Buffer): OpenPack {
+export function createOpenPack(type: BlobType, bytes: PackMemory): OpenPack {
   return { type, bytes, size: 0, header: new Writer(1024) }
 }
 
@@ -99,7 +102,7 @@ export class Packer {
   readonly #type: BlobType
   readonly #isCompressing: boolean
   readonly #onFull: (pack: OpenPack) => void
-  readonly #takeRoom: () => Buffer
+  readonly #takeRoom: () => PackMemory
   readonly #open: (OpenPack | undefined)[] = []
 
   constructor(options: {
@@ -109,7 +112,7 @@ export class Packer {
     /** Called with each pack that has reached its size. */
     readonly onFull: (pack: OpenPack) => void
     /** Gives the memory for another pack, at least `packRoomBytes`; may wait for one to be stored. */
-    readonly takeRoom: () => Buffer
+    readonly takeRoom: () => PackMemory
   }) {
     this.#sealer = options.sealer
     this.#type = options.type
@@ -144,7 +147,7 @@ export class Packer {
 function makeRoom(pack: OpenPack, size: number): void {
   if (pack.size + size <= pack.bytes.length) return
   // Only for trees larger than any chunk.
-  const larger = Buffer.allocUnsafeSlow(pack.size + size + 256 * 1024)
+  const larger = Buffer.from(new SharedArrayBuffer(pack.size + size + 256 * 1024))
   pack.bytes.copy(larger, 0, 0, pack.size)
   pack.bytes = larger
 }

@@ -72,9 +72,9 @@ export class Lane {
   }
 
   /** Gives a pack's memory back to the worker, which may be waiting for it. */
-  giveRoom(type: BlobType, bytes: ArrayBuffer): void {
+  giveRoom(type: BlobType, bytes: SharedArrayBuffer): void {
     if (this.#isStopping) return
-    this.post({ kind: 'room', type, bytes }, [bytes])
+    this.post({ kind: 'room', type, bytes })
     this.#wake()
   }
 

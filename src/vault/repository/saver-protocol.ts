@@ -3,7 +3,8 @@ import type { MakerSetup } from './blob-maker.ts'
 import type { Hole } from '#change/tree'
 import type { BlobType } from './repository.ts'
 
-// What a saver and its worker threads tell each other. Bytes move by transfer, never by copy.
+// What a saver and its worker threads tell each other. Bytes are transferred or shared, never copied. Packs are
+// shared: memory of that size passing from thread to thread makes each side's garbage collector run for nothing.
 
 export type WorkerSetup = {
   readonly maker: MakerSetup
@@ -46,7 +47,7 @@ export type ToWorker =
       readonly bytes: ArrayBuffer
     }
   /** The memory of a pack that is stored. */
-  | { readonly kind: 'room'; readonly type: BlobType; readonly bytes: ArrayBuffer }
+  | { readonly kind: 'room'; readonly type: BlobType; readonly bytes: SharedArrayBuffer }
   | { readonly kind: 'flush' }
   | { readonly kind: 'stop' }
 
@@ -62,7 +63,7 @@ export type JobResult =
 
 export type PackParts = {
   readonly type: BlobType
-  readonly bytes: ArrayBuffer
+  readonly bytes: SharedArrayBuffer
   readonly size: number
 }
 

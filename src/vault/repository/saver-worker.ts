@@ -4,7 +4,7 @@ import { BlobMaker } from './blob-maker.ts'
 import { sha256Hex } from './blob-id.ts'
 import type { Chunker } from './chunker.ts'
 import { chunkBytesMin } from './limits.ts'
-import { closePack, packRoomBytes, type OpenPack } from './packer.ts'
+import { closePack, packRoomBytes, type OpenPack, type PackMemory } from './packer.ts'
 import { readFile } from './read-file.ts'
 import type { BlobType } from './repository.ts'
 import {
@@ -41,7 +41,7 @@ class SaverWorker implements Disposable {
   readonly #fileChunker: Chunker
   readonly #freeChunkers: Chunker[]
   readonly #streams = new Map<number, Stream>()
-  readonly #rooms: Record<BlobType, Buffer[]> = { data: [], tree: [] }
+  readonly #rooms: Record<BlobType, PackMemory[]> = { data: [], tree: [] }
   readonly #roomsMade: Record<BlobType, number> = { data: 0, tree: 0 }
   #files: FileJob[] = []
   /** What came in the middle of a blob, when nothing but memory can be taken in. */
@@ -249,20 +249,19 @@ class SaverWorker implements Disposable {
 
   #storePack(pack: OpenPack): void {
     const whole = closePack(this.#maker.cipher, pack)
-    const bytes = exactBuffer(pack.bytes)
-    const parts = { type: pack.type, bytes, size: whole.length }
-    this.#post({ kind: 'pack', id: sha256Hex(whole), pack: parts }, [bytes])
+    const parts = { type: pack.type, bytes: pack.bytes.buffer, size: whole.length }
+    this.#post({ kind: 'pack', id: sha256Hex(whole), pack: parts })
   }
 
   /** Memory for another pack; waits until one is stored when too many are on their way. */
-  #takeRoom(type: BlobType): Buffer {
+  #takeRoom(type: BlobType): PackMemory {
     for (;;) {
       const seen = Atomics.load(this.#control, wakeWord)
       const room = this.#rooms[type].pop()
       if (room) return room
       if (this.#roomsMade[type] < packsMax[type]) {
         this.#roomsMade[type]++
-        return Buffer.from(new ArrayBuffer(packRoomBytes))
+        return Buffer.from(new SharedArrayBuffer(packRoomBytes))
       }
       // Results would only be waited for by those who could go on meanwhile.
       this.#sendResults()
@@ -281,7 +280,7 @@ class SaverWorker implements Disposable {
     }
   }
 
-  #giveRoom(type: BlobType, room: Buffer): void {
+  #giveRoom(type: BlobType, room: PackMemory): void {
     if (room.length === packRoomBytes) this.#rooms[type].push(room)
     else this.#roomsMade[type]--
   }
@@ -294,21 +293,14 @@ class SaverWorker implements Disposable {
     const packs = (['data', 'tree'] as const).flatMap((type) =>
       this.#maker.takeOpen(type).map((pack) => ({
         type,
-        bytes: exactBuffer(pack.bytes),
+        bytes: pack.bytes.buffer,
         size: pack.size,
         header: Uint8Array.from(pack.header.done()),
       })),
     )
     for (const { type } of packs) this.#roomsMade[type]--
-    const transfer = packs.map((pack) => pack.bytes)
-    this.#post({ kind: 'flushed', packs, added: this.#maker.added }, transfer)
+    this.#post({ kind: 'flushed', packs, added: this.#maker.added })
   }
-}
-
-/** The whole memory of a buffer that was made alone. */
-function exactBuffer(buffer: Buffer): ArrayBuffer {
-  assert(buffer.buffer instanceof ArrayBuffer && buffer.byteOffset === 0, 'a pack owns its memory')
-  return buffer.buffer
 }
 
 assert(parentPort, 'this module runs in a worker thread')
