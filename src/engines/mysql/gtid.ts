@@ -4,7 +4,8 @@ import { Fault } from '#base/faults'
 type Interval = { first: bigint; last: bigint }
 
 const mysqlPattern = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})((?::[a-z_][a-z0-9_]{0,31})?)$/
-const mariadbPattern = /^(\d+)-(\d+)-(\d+)$/
+/** No leading zeros: a date is none. Where it could still be both, whoever asks has read it as a time first. */
+const mariadbPattern = /^(0|[1-9]\d*)-(0|[1-9]\d*)-(0|[1-9]\d*)$/
 
 /**
  * Which transactions a server has: MySQL's sets of intervals by source (and tag), or MariaDB's last sequence number
