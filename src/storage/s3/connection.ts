@@ -1,5 +1,6 @@
 import { Agent as HttpAgent } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
+import { Readable } from 'node:stream'
 import { S3Client } from '@aws-sdk/client-s3'
 import { defaultProvider } from '@aws-sdk/credential-provider-node'
 import { NodeHttpHandler } from '@smithy/node-http-handler'
@@ -17,8 +18,9 @@ export type S3Timeouts = {
   readonly idleMs: number
 }
 
-export const defaultTimeouts: S3Timeouts = { connectMs: 10_000, idleMs: 60_000 }
+export const defaultTimeouts: S3Timeouts = { connectMs: 10_000, idleMs: 90_000 }
 
+const sliceBytes = 128 * 1024
 const metadataTimeoutMs = 2000
 
 /** The client of one place: one try a call, its sockets kept alive; whoever calls bounds their number. */
@@ -48,7 +50,7 @@ export function createClient(
     responseChecksumValidation: 'WHEN_REQUIRED',
     // Waiting for `100 Continue` costs a round trip for each body, and some stores never send it.
     expectContinueHeader: false,
-    requestHandler: new NodeHttpHandler({
+    requestHandler: new SlicingHandler({
       connectionTimeout: timeouts.connectMs,
       socketTimeout: timeouts.idleMs,
       httpAgent: new HttpAgent({ keepAlive: true }),
@@ -57,6 +59,27 @@ export function createClient(
     }),
     logger: quiet,
   })
+}
+
+/**
+ * Sends a body slice by slice. Given as one piece, a large body on a slow line looks like a connection on which
+ * nothing moves, since the socket tells only when a piece has left it.
+ */
+class SlicingHandler extends NodeHttpHandler {
+  override handle(
+    request: Parameters<NodeHttpHandler['handle']>[0],
+    options?: Parameters<NodeHttpHandler['handle']>[1],
+  ): ReturnType<NodeHttpHandler['handle']> {
+    const body: unknown = request.body
+    if (body instanceof Uint8Array && body.length > sliceBytes) {
+      request.body = Readable.from(slices(body), { objectMode: false })
+    }
+    return super.handle(request, options)
+  }
+}
+
+function* slices(body: Uint8Array): Generator<Uint8Array, void, void> {
+  for (let at = 0; at < body.length; at += sliceBytes) yield body.subarray(at, at + sliceBytes)
 }
 
 function definedOnly({ accessKeyId, secretAccessKey, sessionToken }: S3Credentials) {
