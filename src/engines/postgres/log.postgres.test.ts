@@ -6,6 +6,8 @@ import { isFault } from '#base/faults'
 import { silentLog } from '#base/log'
 import type { LogBeat, LogSource, Position } from '#change'
 import { MemoryLog } from '../../../test/support/memory-log.ts'
+import { giveToServerUser } from '../../../test/support/servers/process.ts'
+import { runProgram } from '../../../test/support/servers/tool.ts'
 import { startPostgres, type PostgresServer } from '../../../test/support/servers/postgres.ts'
 import { toAt, parseLsn } from './lsn.ts'
 import { postgres } from './postgres.ts'
@@ -62,6 +64,77 @@ test('the archived segments equal the files of the server, the open tail include
   const xids = await server.query<{ xmin: string }>('select distinct xmin::text from t')
   const seen = new Set(log.commits.map((commit) => commit.id))
   assert.ok(xids.every(({ xmin }) => seen.has(xmin)))
+})
+
+test('segments of 64 MB', async () => {
+  await using server = await startPostgres({ initdb: ['--wal-segsize=64'] })
+  await using engine = await open(server)
+  await using source = await engine.openLog(options)
+  const log = new MemoryLog()
+  await server.query('create table t as select generate_series(1, 1000) as a')
+  const wanted = await flushed(server)
+  await pump(source, log, undefined, () => (log.durable()?.at ?? '') >= wanted)
+  const [name = ''] = log.names
+  const archived = log.bytes(name)
+  const file = readFileSync(path.join(server.dataDir, 'pg_wal', name))
+  assert.equal(file.length, 64 << 20)
+  assert.ok(file.subarray(0, archived.length).equals(archived))
+})
+
+test('over TLS, with a password', async () => {
+  await using server = await startPostgres(small)
+  const folder = server.makeFolder('tls')
+  const [key, cert] = [`${folder}/key`, `${folder}/cert`]
+  const what = [
+    'req',
+    '-x509',
+    '-newkey',
+    'rsa:2048',
+    '-nodes',
+    '-days',
+    '2',
+    '-subj',
+    '/CN=localhost',
+  ]
+  await runProgram('openssl', [
+    ...what,
+    '-addext',
+    'subjectAltName=DNS:localhost,IP:127.0.0.1',
+    '-keyout',
+    key,
+    '-out',
+    cert,
+  ])
+  giveToServerUser(folder)
+  await server.restart({ ssl: 'on', ssl_key_file: key, ssl_cert_file: cert })
+  const url = `${server.url}?sslmode=verify-full&sslrootcert=${encodeURIComponent(cert)}`
+  await using engine = await postgres.open(url, {
+    signal: AbortSignal.timeout(10_000),
+    log: silentLog,
+  })
+  await using source = await engine.openLog(options)
+  const log = new MemoryLog()
+  await server.query("create table t as select g, repeat('x', 900) from generate_series(1, 2000) g")
+  const wanted = await flushed(server)
+  let encrypted: unknown
+  await pump(source, log, undefined, async () => {
+    const [row] = await server.query(
+      `select bool_and(ssl) as ssl from pg_stat_ssl join pg_stat_replication using (pid)`,
+    )
+    encrypted ??= row?.['ssl'] ?? undefined
+    return (log.durable()?.at ?? '') >= wanted
+  })
+  assert.equal(encrypted, true)
+  for (const name of log.names) {
+    const archived = log.bytes(name)
+    const file = readFileSync(path.join(server.dataDir, 'pg_wal', name))
+    assert.ok(file.subarray(0, archived.length).equals(archived), name)
+  }
+  const wrong = `${server.url}?sslmode=verify-full`
+  await assert.rejects(
+    postgres.open(wrong, { signal: AbortSignal.timeout(10_000), log: silentLog }),
+    (error) => isFault(error) && !error.message.includes('elephant'),
+  )
 })
 
 test('reading goes on behind a position in the middle of a segment, over kill -9 and a clean restart', async () => {

@@ -180,7 +180,7 @@ async function probeStrict(context: Context): Promise<Finding[]> {
       severity: 'blocks',
       code: 'not-synchronous',
       said: `synchronous_standby_names is '${names}': commits do not wait for the archiver`,
-      mend: "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (redoubt_NAME)'; SELECT pg_reload_conf(); -- NAME as in --name; set it once protect runs",
+      mend: "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (redoubt_NAME)'; SELECT pg_reload_conf(); -- NAME as in --name; commits wait from then on, so start protect at once",
     })
   }
   const commit = facts.settings['synchronous_commit'] ?? ''
