@@ -75,15 +75,18 @@ function restOf(end: End, block: LogBlock): LogBlock | 'known' | undefined {
     if (end.closed) return block.bytes.length === 0 ? 'known' : undefined
     return block.first === end.at ? block : undefined
   }
-  const nothingNew = known >= block.bytes.length
-  if (nothingNew && (!block.closes || end.closed || known > block.bytes.length)) return 'known'
-  if (end.closed) return undefined
+  if (end.closed) return known >= block.bytes.length ? 'known' : undefined
+  // Bytes of a block that was cut in the middle may be known beyond the last position that is: then only that is new.
+  const closes = block.closes && known <= block.bytes.length
+  if (known >= block.bytes.length && !closes && block.next <= end.at) return 'known'
   return {
     ...block,
     offset: end.offset,
     bytes: block.bytes.subarray(known),
     first: end.at,
+    next: block.next > end.at ? block.next : end.at,
     commits: block.commits.filter(({ at }) => at > end.at),
+    closes,
   }
 }
 

@@ -67,6 +67,12 @@ export class ArchiveReader implements LogReader {
       this.#index = await readIndex(this.#storage, this.#source, this.#reading, signal)
       found = this.#find(segment, history)
     }
+    const offset = found?.objects[0]?.offset ?? 0
+    if (offset > 0) {
+      throw new Fault('gap', `read segment ${segment}: its first ${offset} bytes are missing`, {
+        hint: 'Start from a base that was taken later.',
+      })
+    }
     return found && bytesOf(this.#pieces(found, signal))
   }
 
