@@ -1,16 +1,21 @@
-import { createHash, type Hash } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { Fault, isFault } from '#base/faults'
-import { Queue } from '#base/queue'
-import type { BaseEntry, BaseFacts, BaseOptions, BaseSink } from '#engines'
+import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
+import { clockUs, isSoundNow, readSettings, readSuperuser } from './base-facts.ts'
+import {
+  ArchiveReader,
+  attributes,
+  collect,
+  fileEntry,
+  manifestEntry,
+  once,
+  OpenFile,
+  readHead,
+  type Written,
+} from './base-stream.ts'
 import { type Address, openSession, openWalSender, type Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
-import {
-  decodeIncrementalHead,
-  type IncrementalHead,
-  toExtents,
-  wholePath,
-  wholeSizeBytes,
-} from './incremental.ts'
+import { toExtents, wholePath, wholeSizeBytes } from './incremental.ts'
 import { positionOf } from './lsn.ts'
 import { formatManifest, type Manifest, type ManifestFile, parseManifest } from './manifest.ts'
 import { type DamagedPage, firstBlockOf, PageCheck } from './pages.ts'
@@ -21,20 +26,14 @@ import {
   uploadManifest,
 } from './protocol/base-backup.ts'
 import type { Wire } from './protocol/wire.ts'
-import { type TarEntry, TarReader } from './tar.ts'
+import type { TarEntry } from './tar.ts'
 
-/** What waits of one file for the sink. */
-const fileQueueBytes = 4 << 20
 /** Files that the sink works on at a time: small ones overlap, so that all its workers are busy. */
 const openFilesMax = 16
 /** A manifest is held in memory: some 150 bytes for each file of the cluster. */
 const manifestBytesMax = 1 << 30
-/** Files that are rewritten here are small. */
-const smallFileBytesMax = 1 << 20
 
 export const manifestName = 'backup_manifest'
-
-type Written = { readonly sizeBytes: number; readonly sum: string | undefined }
 
 /** Takes a physical base backup over the replication protocol: a whole one, or, from 17 on, the changes since the parent. */
 export async function takePhysicalBase(
@@ -96,6 +95,11 @@ class BaseTaker {
   readonly #inFlight = new Set<Promise<void>>()
   readonly #manifest: Buffer[] = []
   #failure: { readonly error: unknown } | undefined
+  #openFile: OpenFile | undefined
+  /** The label as stored, when it is not as it came. */
+  #label: Buffer | undefined
+  #superuser = 'postgres'
+  #manifestVersion = ''
   #manifestSize = 0
   #start = 0n
   #startTimeline = 0
@@ -233,8 +237,6 @@ class BaseTaker {
     this.#manifest.push(bytes)
   }
 
-  #openFile: OpenFile | undefined
-
   async #takeArchive(archive: ArchiveReader, bytes: Buffer, signal: AbortSignal): Promise<void> {
     for (const event of archive.feed(bytes)) {
       if (event.kind === 'entry') await this.#begin(archive.rooted(event.entry.path), event.entry)
@@ -248,7 +250,7 @@ class BaseTaker {
   }
 
   async #begin(path: string, entry: TarEntry): Promise<void> {
-    const { sink } = { sink: this.#sink }
+    const sink = this.#sink
     this.#options.progress.current = path
     if (entry.kind === 'dir') {
       if (path !== '') await sink.node(path, { ...attributes(entry), kind: 'dir' })
@@ -316,9 +318,6 @@ class BaseTaker {
     await this.#sink.file(open.path, fileEntry(open.entry, bytes.length), once(bytes))
   }
 
-  #label: Buffer | undefined
-  #superuser = 'postgres'
-
   // Compares what came with the manifest, and stores that: as it came, or made anew for the whole that an incremental
   // backup was turned into.
   async #finishManifest(): Promise<void> {
@@ -331,8 +330,6 @@ class BaseTaker {
     await this.#sink.file(manifestName, manifestEntry(stored.length, nowNs), once(stored))
     this.#manifestVersion = String(manifest.version)
   }
-
-  #manifestVersion = ''
 
   #compare(manifest: Manifest): void {
     for (const file of manifest.files) {
@@ -416,174 +413,4 @@ class BaseTaker {
       },
     }
   }
-}
-
-/** A tar archive of the backup, and where its paths belong. */
-class ArchiveReader extends TarReader {
-  readonly #prefix: string
-
-  constructor(oid: string | undefined) {
-    super(
-      oid === undefined ? 'the archive of the data directory' : `the archive of tablespace ${oid}`,
-    )
-    this.#prefix = oid === undefined ? '' : `pg_tblspc/${oid}`
-  }
-
-  rooted(path: string): string {
-    const clean = path === '.' ? '' : path
-    return this.#prefix === '' ? clean : clean === '' ? this.#prefix : `${this.#prefix}/${clean}`
-  }
-}
-
-/** A file on its way from the archive to the sink, summed and checked as it passes. */
-class OpenFile {
-  readonly path: string
-  readonly entry: TarEntry
-  readonly queue = new Queue<Buffer>(fileQueueBytes)
-  readonly #hash: Hash = createHash('sha256')
-  readonly #pages: PageCheck | undefined
-  #sizeBytes = 0
-
-  constructor(path: string, entry: TarEntry, pages: PageCheck | undefined) {
-    this.path = path
-    this.entry = entry
-    this.#pages = pages
-  }
-
-  take(bytes: Buffer): void {
-    this.#sizeBytes += bytes.length
-    this.#hash.update(bytes)
-    this.#pages?.feed(bytes)
-  }
-
-  finish(): Written & { readonly damaged: readonly DamagedPage[] } {
-    const sum = this.#hash.digest('hex')
-    return { sizeBytes: this.#sizeBytes, sum, damaged: this.#pages?.damaged ?? [] }
-  }
-}
-
-async function readHead(
-  open: OpenFile,
-): Promise<{ head: IncrementalHead; rest: AsyncIterable<Buffer> }> {
-  const iterator = open.queue[Symbol.asyncIterator]()
-  let bytes: Buffer = Buffer.alloc(0)
-  for (;;) {
-    const head = decodeIncrementalHead(bytes, open.path)
-    if (head) return { head, rest: behind(bytes.subarray(head.sizeBytes), iterator) }
-    const next = await iterator.next()
-    if (next.done) throw new Fault('protocol', `read ${open.path}: cut off in its head`)
-    bytes = Buffer.concat([bytes, next.value])
-  }
-}
-
-async function* behind(
-  first: Buffer,
-  iterator: AsyncIterator<Buffer>,
-): AsyncGenerator<Buffer, void, void> {
-  if (first.length > 0) yield first
-  for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value
-}
-
-async function collect(content: AsyncIterable<Buffer>, path: string): Promise<Buffer> {
-  const parts: Buffer[] = []
-  let size = 0
-  for await (const bytes of content) {
-    size += bytes.length
-    if (size > smallFileBytesMax) throw new Fault('protocol', `read ${path}: ${size} bytes`)
-    parts.push(bytes)
-  }
-  return Buffer.concat(parts)
-}
-
-async function* once(bytes: Buffer): AsyncGenerator<Buffer, void, void> {
-  yield bytes
-}
-
-function attributes(entry: TarEntry) {
-  const timeNs = BigInt(entry.mtimeSeconds) * 1_000_000_000n
-  return {
-    mode: entry.mode,
-    mtimeNs: timeNs,
-    atimeNs: timeNs,
-    ctimeNs: timeNs,
-    uid: entry.uid,
-    gid: entry.gid,
-    inode: 0n,
-    device: 0n,
-    links: 1,
-    xattrs: [],
-  }
-}
-
-function fileEntry(entry: TarEntry, sizeBytes: number): BaseEntry<'file'> {
-  return { ...attributes(entry), kind: 'file', sizeBytes: BigInt(sizeBytes) }
-}
-
-function manifestEntry(sizeBytes: number, timeNs: bigint): BaseEntry<'file'> {
-  const times = { mtimeNs: timeNs, atimeNs: timeNs, ctimeNs: timeNs }
-  const nobody = { uid: 0, gid: 0, inode: 0n, device: 0n, links: 1, xattrs: [] }
-  return { ...nobody, ...times, mode: 0o600, kind: 'file', sizeBytes: BigInt(sizeBytes) }
-}
-
-// The server reads the page for us where the role may; where it may not, the page stays reported.
-async function isSoundNow(
-  session: Session,
-  page: DamagedPage,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const block = firstBlockOf(page.path)
-  if (block === undefined) return true
-  try {
-    const [row] = await session.query(
-      `select encode(pg_read_binary_file($1, $2::bigint, 8192), 'hex') as page`,
-      { signal, values: [page.path, page.page * 8192], doing: `read '${page.path}' again` },
-    )
-    const bytes = Buffer.from(row?.['page'] ?? '', 'hex')
-    const check = new PageCheck(page.path, block + page.page)
-    check.feed(bytes)
-    return check.damaged.length === 0
-  } catch (error) {
-    // The relation is gone, or the role may not read files.
-    if (isFault(error, 'log-lost', 'missing')) return true
-    if (isFault(error, 'denied', 'engine')) return false
-    throw error
-  }
-}
-
-async function clockUs(session: Session, signal: AbortSignal): Promise<bigint> {
-  const sql = 'select (extract(epoch from clock_timestamp()) * 1000000)::bigint as us'
-  const [row] = await session.query(sql, { signal })
-  return BigInt(row?.['us'] ?? 0)
-}
-
-/** What a recovery needs to be set as on the source, and what its replacement configuration starts from. */
-const carried = [
-  'max_connections',
-  'max_worker_processes',
-  'max_wal_senders',
-  'max_prepared_transactions',
-  'max_locks_per_transaction',
-  'shared_preload_libraries',
-  'wal_level',
-  'lc_messages',
-  'lc_monetary',
-  'lc_numeric',
-  'lc_time',
-  'default_text_search_config',
-  'TimeZone',
-]
-
-// A throw-away server is entered as the first superuser, whose name initdb was told.
-async function readSuperuser(session: Session, signal: AbortSignal): Promise<string> {
-  const sql = 'select rolname from pg_roles where rolsuper and rolcanlogin order by oid limit 1'
-  const [row] = await session.query(sql, { signal })
-  return row?.['rolname'] ?? 'postgres'
-}
-
-async function readSettings(session: Session, signal: AbortSignal): Promise<string> {
-  const rows = await session.query(
-    'select name, setting from pg_settings where name = any($1) order by name',
-    { signal, values: [carried] },
-  )
-  return JSON.stringify(Object.fromEntries(rows.map((row) => [row['name'], row['setting']])))
 }

@@ -133,7 +133,7 @@ test('over TLS, with a password', async () => {
   const wrong = `${server.url}?sslmode=verify-full`
   await assert.rejects(
     postgres.open(wrong, { signal: AbortSignal.timeout(10_000), log: silentLog }),
-    (error) => isFault(error) && !error.message.includes('elephant'),
+    (error) => isFault(error, 'denied') && !error.message.includes('elephant'),
   )
 })
 

@@ -78,6 +78,12 @@ export function fromPostgres(error: unknown, doing: string): unknown {
   if (foreign?.code === 'ENOENT') {
     return new Fault('unreachable', `${doing}: no such socket`, { cause: error })
   }
+  if (typeof foreign?.code === 'string' && /CERT|SELF_SIGNED|UNABLE_TO_/.test(foreign.code)) {
+    return new Fault('denied', `${doing}: the server's certificate is refused, ${foreign.code}`, {
+      cause: error,
+      hint: 'Name the authority that signed it with sslrootcert=FILE in the URL.',
+    })
+  }
   const system = fromSystem(error, doing)
   if (system !== error) return system
   // What is left of `pg` has no code: a password that is missing or of no use, or a connection that ended.
