@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { Fault } from '#base/faults'
+import { copyBytes } from './native-calls.ts'
 import { removalTables } from './polynomial.ts'
 
 // The part of the WebAssembly interface that is used here; node's own types leave it to the DOM's.
@@ -51,6 +52,7 @@ export class Kernels {
   readonly bytes: Buffer
   readonly #calls: Exports
   readonly #windowAt: number
+  readonly #window: Buffer
 
   constructor(dataBytes = 0) {
     const pages = 1 + Math.ceil((dataBytes + windowBytes) / pageBytes)
@@ -59,6 +61,7 @@ export class Kernels {
     this.#calls = instance.exports as Exports
     this.bytes = Buffer.from(memory.buffer)
     this.#windowAt = this.bytes.length - windowBytes
+    this.#window = this.bytes.subarray(this.#windowAt)
   }
 
   /** Sets the polynomial that `findCut` works with. */
@@ -84,13 +87,13 @@ export class Kernels {
     this.#calls.tagBegin(keyAt)
     let at = 0
     while (message.length - at > windowBytes) {
-      this.bytes.set(message.subarray(at, at + windowBytes), this.#windowAt)
+      copyBytes(this.#window, message.subarray(at, at + windowBytes))
       this.#calls.tagUpdate(this.#windowAt, windowBytes)
       at += windowBytes
     }
     const rest = message.length - at
     const whole = rest & ~15
-    this.bytes.set(message.subarray(at), this.#windowAt)
+    copyBytes(this.#window, message.subarray(at))
     this.#calls.tagUpdate(this.#windowAt, whole)
     this.#calls.tagEnd(this.#windowAt + whole, rest - whole, keyAt, tagAt)
     return this.bytes.subarray(tagAt, tagAt + 16)

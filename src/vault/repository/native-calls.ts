@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module'
 import type koffi from 'koffi'
+import { assert } from '#base/faults'
 
 /** An address of foreign memory. */
 export type Address = bigint
@@ -11,6 +12,7 @@ export type Address = bigint
  * zstd: https://facebook.github.io/zstd/zstd_manual.html; OpenSSL: EVP_EncryptInit(3).
  */
 export type NativeCalls = {
+  memcpy(to: Buffer, from: Uint8Array, size: number): Address
   ZSTD_createCCtx(): Address | null
   ZSTD_freeCCtx(context: Address): number
   ZSTD_CCtx_setParameter(context: Address, parameter: number, value: number): number
@@ -48,6 +50,7 @@ export type NativeCalls = {
 type Size = number | bigint
 
 const signatures: Readonly<Record<keyof NativeCalls, string>> = {
+  memcpy: 'void *memcpy(void *, const void *, size_t)',
   ZSTD_createCCtx: 'void *ZSTD_createCCtx()',
   ZSTD_freeCCtx: 'size_t ZSTD_freeCCtx(void *)',
   ZSTD_CCtx_setParameter: 'size_t ZSTD_CCtx_setParameter(void *, int, int)',
@@ -65,6 +68,14 @@ const signatures: Readonly<Record<keyof NativeCalls, string>> = {
 }
 
 let looked: { readonly calls: NativeCalls | undefined } | undefined
+
+/** Copies all of `from`. The engine's own way is slow for shared memory, which others might be writing to. */
+export function copyBytes(to: Buffer, from: Uint8Array): void {
+  assert(to.length >= from.length, 'the copy has room')
+  const calls = nativeCalls()
+  if (calls) calls.memcpy(to, from, from.length)
+  else to.set(from)
+}
 
 /** The functions, looked for once a thread; undefined where this node does not export them all. */
 export function nativeCalls(): NativeCalls | undefined {

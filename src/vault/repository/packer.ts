@@ -3,6 +3,7 @@ import { Writer } from '#base/bytes'
 import { Fault } from '#base/faults'
 import { envelopeOverheadBytes, type EnvelopeCipher } from './crypto.ts'
 import { chunkBytesMax, packBytesTarget } from './limits.ts'
+import { copyBytes } from './native-calls.ts'
 import { decodePack, packTrailerBytes, writeHeaderEntry } from './pack.ts'
 import type { BlobType, PackedBlob } from './repository.ts'
 import type { Zstd } from './zstd.ts'
@@ -148,7 +149,7 @@ function makeRoom(pack: OpenPack, size: number): void {
   if (pack.size + size <= pack.bytes.length) return
   // Only for trees larger than any chunk.
   const larger = Buffer.from(new SharedArrayBuffer(pack.size + size + 256 * 1024))
-  pack.bytes.copy(larger, 0, 0, pack.size)
+  copyBytes(larger, pack.bytes.subarray(0, pack.size))
   pack.bytes = larger
 }
 
@@ -162,7 +163,7 @@ export function mergeSmall(packs: readonly OpenPack[]): OpenPack[] {
       continue
     }
     makeRoom(host, pack.size)
-    pack.bytes.copy(host.bytes, host.size, 0, pack.size)
+    copyBytes(host.bytes.subarray(host.size), pack.bytes.subarray(0, pack.size))
     host.size += pack.size
     host.header.bytes(pack.header.done())
   }
