@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { Dice } from '../../../test/support/dice.ts'
 import { Restic } from '../../../test/support/servers/restic.ts'
 import { openFsStorage } from '../../storage/fs/fs.ts'
 import { initRepository } from '../repository/open.ts'
@@ -36,25 +37,6 @@ after(async () => {
   await repository[Symbol.asyncDispose]()
   await rm(dir, { recursive: true, force: true })
 })
-
-/** Seeded, so that a failure can be had again. */
-class Dice {
-  #state: number
-
-  constructor(seed: number) {
-    this.#state = (seed * 2_654_435_761) >>> 0
-  }
-
-  /** 0 to `sides - 1`. */
-  roll(sides: number): number {
-    this.#state = (Math.imul(this.#state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((this.#state / 2 ** 32) * sides)
-  }
-
-  pick<T>(list: readonly T[]): T {
-    return list[this.roll(list.length)] as T
-  }
-}
 
 const offsets = [
   'Z',
