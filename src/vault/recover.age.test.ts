@@ -8,7 +8,7 @@ import { Scratch } from '../../test/support/scratch.ts'
 import { ageDecrypt, zstdDecompress } from '../../test/support/servers/age.ts'
 import { service } from '../../test/support/servers/services.ts'
 import { runProgram } from '../../test/support/servers/tool.ts'
-import { openFsStorage } from '../storage/fs/fs.ts'
+import { openFsStorage } from '#storage/fs'
 import { parseKey } from './archive/names.ts'
 import { initVault } from './vault.ts'
 

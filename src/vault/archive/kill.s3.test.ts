@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { collect, FakeLog, source } from '../../../test/support/archive.ts'
 import { Scratch } from '../../../test/support/scratch.ts'
 import { sharedCeph } from '../../../test/support/servers/ceph.ts'
-import { openStorage, type StorageOptions } from '../../storage/all.ts'
+import { openStorage, type StorageOptions } from '#storage/all'
 import { initVault } from '../vault.ts'
 
 const { signal } = new AbortController()

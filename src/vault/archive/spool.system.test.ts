@@ -11,7 +11,7 @@ import {
   writerOptions,
 } from '../../../test/support/archive.ts'
 import { Scratch } from '../../../test/support/scratch.ts'
-import { MemStorage } from '../../storage/mem/mem.ts'
+import { MemStorage } from '#storage/mem'
 import { parseKey } from './names.ts'
 import { openReader } from './reader.ts'
 import { openWriter } from './writer.ts'

@@ -11,7 +11,7 @@ import {
 } from '../../../test/support/archive.ts'
 import { ManualTime } from '../../../test/support/manual-time.ts'
 import { Scratch } from '../../../test/support/scratch.ts'
-import { MemStorage } from '../../storage/mem/mem.ts'
+import { MemStorage } from '#storage/mem'
 import { checkLog } from './check.ts'
 import { parseKey } from './names.ts'
 import { openReader } from './reader.ts'
