@@ -51,10 +51,12 @@ top=$(cd "$1" && pwd)
 shift
 arch=$(dpkg --print-architecture)
 case $arch in
-  amd64) loader=usr/lib64/ld-linux-x86-64.so.2 triplet=x86_64-linux-gnu ;;
-  arm64) loader=usr/lib/ld-linux-aarch64.so.1 triplet=aarch64-linux-gnu ;;
+  amd64) loader=ld-linux-x86-64.so.2 triplet=x86_64-linux-gnu ;;
+  arm64) loader=ld-linux-aarch64.so.1 triplet=aarch64-linux-gnu ;;
   *) die 5 "no servers for the architecture $arch" ;;
 esac
+# The well-known path of the loader is an absolute link in some releases, and would lead to this machine's own.
+loader=usr/lib/$triplet/$loader
 
 # Names that are complete need no mirror, no lock and no apt.
 missing=()
