@@ -85,7 +85,7 @@ test('a secret in a URL is refused and not repeated', async () => {
 
 test('parseS3Url() reads every option', () => {
   const base = parseS3Url('s3://My.bucket-1')
-  assert.deepEqual([base.bucket, base.prefix, base.pathStyle], ['My.bucket-1', '', false])
+  assert.deepEqual([base.bucket, base.prefix, base.pathStyle], ['My.bucket-1', '', undefined])
   const full = parseS3Url(
     's3://bucket//a/b%20c//?endpoint=https://s3.example.net:9000&region=eu-1&storage-class=COLD' +
       '&sse=aws:kms&sse-kms-key-id=k&profile=p&lock-mode=governance&part-size=8MiB',
@@ -99,7 +99,7 @@ test('parseS3Url() reads every option', () => {
       prefix: 'a/b c/',
       endpoint: 'https://s3.example.net:9000',
       region: 'eu-1',
-      pathStyle: true,
+      pathStyle: undefined,
       profile: 'p',
       storageClass: 'COLD',
       sse: 'aws:kms',
@@ -108,5 +108,10 @@ test('parseS3Url() reads every option', () => {
       partBytes: 8 * 1024 * 1024,
     },
   )
-  assert.equal(parseS3Url('s3://bucket/?endpoint=http://h&path-style=0').pathStyle, false)
+  for (const [text, wanted] of [
+    ['0', false],
+    ['1', true],
+  ] as const) {
+    assert.equal(parseS3Url(`s3://bucket/?path-style=${text}`).pathStyle, wanted)
+  }
 })

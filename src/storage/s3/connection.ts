@@ -29,10 +29,12 @@ export function createClient(
   timeouts: S3Timeouts,
   credentials: S3Credentials | undefined,
 ): S3Client {
+  const endpoint =
+    place.endpoint ?? process.env['AWS_ENDPOINT_URL_S3'] ?? process.env['AWS_ENDPOINT_URL']
   const region = place.region ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION']
   return new S3Client({
     maxAttempts: 1,
-    forcePathStyle: place.pathStyle,
+    forcePathStyle: place.pathStyle ?? endpoint !== undefined,
     credentials: credentials
       ? definedOnly(credentials)
       : defaultProvider({
@@ -41,8 +43,8 @@ export function createClient(
           ...(place.profile === undefined ? {} : { profile: place.profile }),
         }),
     // Most stores beside AWS take any region, and want some; AWS's own is found in its files.
-    ...(region ? { region } : place.endpoint ? { region: 'us-east-1' } : {}),
-    ...(place.endpoint ? { endpoint: place.endpoint } : {}),
+    ...(region ? { region } : endpoint ? { region: 'us-east-1' } : {}),
+    ...(endpoint ? { endpoint } : {}),
     ...(place.profile ? { profile: place.profile } : {}),
     // Each request's body is signed by its SHA-256, which the store verifies. The newer checksum headers and trailers
     // on top are refused by some stores.

@@ -11,7 +11,8 @@ export type S3Place = {
   readonly prefix: string
   readonly endpoint?: string | undefined
   readonly region?: string | undefined
-  readonly pathStyle: boolean
+  /** By default only where an endpoint is named: stores of one's own rarely have a host name a bucket. */
+  readonly pathStyle?: boolean | undefined
   /** The section of the AWS configuration files to take credentials from. */
   readonly profile?: string | undefined
   readonly storageClass?: string | undefined
@@ -77,7 +78,7 @@ export function parseS3Url(text: string): S3Place {
     prefix,
     endpoint,
     region: read('region'),
-    pathStyle: readSwitch(read('path-style'), bad) ?? endpoint !== undefined,
+    pathStyle: readSwitch(read('path-style'), bad),
     profile: read('profile'),
     storageClass: read('storage-class'),
     sse,
