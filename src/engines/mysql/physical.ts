@@ -1,15 +1,229 @@
-import { Fault } from '#base/faults'
-import type { BaseFacts, BaseOptions, BaseSink, RestoreRequest, RestoreResult } from '#engines'
+import { spawn } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { delimiter, dirname, join, posix } from 'node:path'
+import { Fault, fromSystem } from '#base/faults'
+import { Queue } from '#base/queue'
+import { type Tasks, tasks } from '#base/tasks'
+import { systemTime } from '#base/time'
+import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
 import type { Source } from './base.ts'
+import { readStamp } from './dump.ts'
+import type { Flavor } from './flavor.ts'
+import { fileEntry, folderEntry } from './layout.ts'
+import { beginning, fileNumber, formatPlace } from './position.ts'
+import type { Endpoint } from './protocol/endpoint.ts'
+import { Session } from './protocol/session.ts'
+import { readXbstream } from './xbstream.ts'
 
-export async function takePhysicalBase(
-  _source: Source,
-  _sink: BaseSink,
-  _options: BaseOptions,
-): Promise<BaseFacts> {
-  throw new Fault('unsupported', 'take a physical base: not yet')
+export const physicalLayout = 'xbstream-1'
+
+/** What of one file may wait for its sink. */
+const fileQueueBytes = 8 * 1024 * 1024
+const infoMaxBytes = 64 * 1024
+const infoNames = new Set(['xtrabackup_binlog_info', 'mariadb_backup_binlog_info'])
+
+/** The program that copies data files while the server writes them. */
+export function findBackupProgram(family: Flavor['family'], folder?: string): string {
+  const names = family === 'mariadb' ? ['mariadb-backup', 'mariabackup'] : ['xtrabackup']
+  const folders = folder ? [folder] : (process.env['PATH'] ?? '').split(delimiter)
+  const found = names.flatMap((name) => folders.map((one) => join(one, name))).find(existsSync)
+  if (found) return found
+  throw new Fault('unsupported', `find ${names[0]}: it is not in ${folders.join(', ')}`, {
+    hint: `Install ${names[0]} of the server's own version, or take a logical base.`,
+  })
 }
 
-export async function restorePhysical(_request: RestoreRequest): Promise<RestoreResult> {
-  throw new Fault('unsupported', 'restore a physical base: not yet')
+/**
+ * Copies the data files through mariadb-backup or xtrabackup, which must run on the server's own machine. They are
+ * kept as they came and prepared when they are restored.
+ */
+export async function takePhysicalBase(
+  source: Source,
+  sink: BaseSink,
+  options: BaseOptions,
+): Promise<BaseFacts> {
+  const { signal, progress } = options
+  const program = findBackupProgram(source.flavor.family)
+  const startedUs = BigInt(systemTime.now()) * 1000n
+  await using session = await Session.open(source.endpoint, { signal })
+  const row = await session.one('SELECT @@global.datadir', { signal })
+  const folder = await mkdtemp(join(tmpdir(), 'redoubt-backup-'))
+  try {
+    const file = join(folder, 'client.cnf')
+    await writeFile(file, clientSettings(source.endpoint), { mode: 0o600 })
+    progress.phase = 'copy data files'
+    const args = [
+      `--defaults-file=${file}`,
+      '--backup',
+      '--stream=xbstream',
+      `--target-dir=${folder}`,
+      `--datadir=${row?.[0] ?? ''}`,
+      `--parallel=${options.parallel}`,
+      ...(options.limitBytesPerSecond
+        ? [`--throttle=${throttle(options.limitBytesPerSecond)}`]
+        : []),
+    ]
+    const taken = await runBackup(program, args, sink, startedUs, signal)
+    return await describe(source, taken, startedUs, signal)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+/** The program counts in pairs of 1 MiB read and written a second. */
+function throttle(bytesPerSecond: number): number {
+  return Math.max(1, Math.round(bytesPerSecond / (1024 * 1024)))
+}
+
+/** In a file: arguments can be read by every user of the machine. */
+function clientSettings(endpoint: Endpoint): string {
+  const { socket, host, port, user, password } = endpoint
+  const quote = (text: string) => `"${text.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
+  const where = socket ? [`socket=${quote(socket)}`] : [`host=${quote(host)}`, `port=${port}`]
+  return ['[client]', ...where, `user=${quote(user)}`, `password=${quote(password)}`, ''].join('\n')
+}
+
+type Taken = { readonly info: string; readonly sizeBytes: bigint }
+
+async function runBackup(
+  program: string,
+  args: readonly string[],
+  sink: BaseSink,
+  timeUs: bigint,
+  signal: AbortSignal,
+): Promise<Taken> {
+  const child = spawn(program, args, { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] })
+  let said = ''
+  child.stderr.on('data', (bytes: Buffer) => {
+    said = (said + bytes.toString()).slice(-8000)
+  })
+  const { promise: ended, resolve, reject } = Promise.withResolvers<number | null>()
+  child.once('error', reject)
+  child.once('close', resolve)
+  ended.catch(() => undefined)
+  const abort = () => void child.kill('SIGTERM')
+  signal.addEventListener('abort', abort, { once: true })
+  let taken: Taken | undefined
+  let failure: unknown
+  try {
+    taken = await tasks(signal, (t) =>
+      spread(t, child.stdout as AsyncIterable<Buffer>, sink, timeUs),
+    )
+  } catch (error) {
+    failure = error
+    child.kill('SIGTERM')
+  } finally {
+    signal.removeEventListener('abort', abort)
+  }
+  const code = await ended.catch((error: unknown) => {
+    throw fromSystem(error, `run ${program}`)
+  })
+  signal.throwIfAborted()
+  if (code !== 0 || !taken) {
+    const end = said.trim().split('\n').slice(-6).join('\n')
+    throw new Fault('engine', `run ${program}: it ended with ${code}: ${end}`, {
+      hint: 'It must run on the machine of the server, as a user who may read its data files.',
+      cause: failure,
+    })
+  }
+  if (failure !== undefined) throw failure
+  return taken
+}
+
+/** Gives each file of the stream to the sink as a stream of its own; they are open side by side. */
+async function spread(
+  t: Tasks,
+  stream: AsyncIterable<Buffer>,
+  sink: BaseSink,
+  timeUs: bigint,
+): Promise<Taken> {
+  const open = new Map<string, Queue<Buffer>>()
+  const folders = new Set<string>()
+  const running: Promise<void>[] = []
+  let info = ''
+  let sizeBytes = 0n
+  for await (const chunk of readXbstream(stream)) {
+    const { path } = chunk
+    const at = safePath(path)
+    let queue = open.get(path)
+    if (!queue) {
+      await makeFolders(sink, folders, dirname(at), timeUs)
+      const created = new Queue<Buffer>(fileQueueBytes)
+      queue = created
+      open.set(path, created)
+      running.push(t.run(() => sink.file(at, fileEntry(timeUs), created)))
+    }
+    if (chunk.kind === 'end') {
+      queue.end()
+      open.delete(path)
+      continue
+    }
+    const bytes = Buffer.from(chunk.bytes)
+    sizeBytes += BigInt(bytes.length)
+    if (infoNames.has(at) && info.length + bytes.length < infoMaxBytes) info += bytes.toString()
+    await queue.push(bytes, bytes.length, t.signal)
+  }
+  if (open.size > 0) {
+    throw new Fault('protocol', `read backup stream: ${[...open.keys()][0]} has no end`)
+  }
+  await Promise.all(running)
+  return { info, sizeBytes }
+}
+
+/** Paths come from a program: none may lead out of the base. */
+function safePath(path: string): string {
+  const clean = posix.normalize(path)
+  if (clean.startsWith('/') || clean.split('/').includes('..')) {
+    throw new Fault('protocol', `read backup stream: a path leads elsewhere: ${path}`)
+  }
+  return clean
+}
+
+async function makeFolders(
+  sink: BaseSink,
+  made: Set<string>,
+  folder: string,
+  timeUs: bigint,
+): Promise<void> {
+  if (folder === '.' || made.has(folder)) return
+  await makeFolders(sink, made, dirname(folder), timeUs)
+  made.add(folder)
+  await sink.node(folder, folderEntry(timeUs))
+}
+
+async function describe(
+  source: Source,
+  taken: Taken,
+  startedUs: bigint,
+  signal: AbortSignal,
+): Promise<BaseFacts> {
+  const { flavor, endpoint, history } = source
+  const [name = '', offset = '', gtids = ''] = taken.info.trim().split(/\t+/)
+  const stamp = name === '' ? undefined : await readStamp(endpoint, flavor, name, signal)
+  const place = { file: name === '' ? 0 : fileNumber(name), offset: Number(offset), stamp }
+  const position = { history, at: name === '' ? beginning : formatPlace(place) }
+  await using session = await Session.open(endpoint, { signal })
+  const row = await session.one('SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)', {
+    signal,
+  })
+  return {
+    engine: 'mysql',
+    flavor: flavor.family,
+    version: flavor.version,
+    form: 'physical',
+    first: position,
+    consistent: position,
+    startedUs,
+    // A little later than the moment itself, which the program does not tell so exactly.
+    consistentUs: BigInt(row?.[0] ?? startedUs),
+    sizeBytes: taken.sizeBytes,
+    details: {
+      layout: physicalLayout,
+      gtids: gtids.replaceAll(/\s/g, ''),
+      'binlog-file': name,
+      'binlog-position': offset,
+    },
+  }
 }

@@ -9,7 +9,7 @@ import { type Flavor, parseFlavor } from './flavor.ts'
 import { createGtidSet } from './gtid.ts'
 import { usersPath } from './layout.ts'
 import { Load } from './load.ts'
-import { restorePhysical } from './physical.ts'
+import { layOutPhysical, ownDefaults, removeAccount, startPrepared } from './prepare.ts'
 import { type ReplayPlan, planReplay } from './plan.ts'
 import { type Endpoint, parseEndpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
@@ -31,7 +31,6 @@ import { loadUsers } from './users.ts'
 
 /** Brings a base and the log behind it back: into a server that runs, or into a new data directory. */
 export async function restoreMysql(request: RestoreRequest): Promise<RestoreResult> {
-  if (request.base.form === 'physical') return restorePhysical(request)
   const plan = await makePlan(request)
   return isUrl(request.to) ? intoServer(request, plan) : intoDirectory(request, plan)
 }
@@ -62,6 +61,16 @@ export async function makePlan(
 async function intoServer(request: RestoreRequest, plan: Plan): Promise<RestoreResult> {
   const endpoint = parseEndpoint(request.to)
   const selection = selectTables(request.only)
+  if (request.base.form === 'physical') {
+    if (!selection.everything) return throughScratch(request, plan, endpoint)
+    throw new Fault(
+      'usage',
+      'restore a physical base into a running server: it is made of data files',
+      {
+        hint: 'Give a directory with --to, or some tables with --only.',
+      },
+    )
+  }
   const doubt = selection.everything ? undefined : plan.needsWhole
   if (doubt !== undefined) {
     request.log.info('the wanted tables are restored through a scratch server', { said: doubt })
@@ -241,13 +250,14 @@ async function intoDirectory(request: RestoreRequest, plan: Plan): Promise<Resto
     await rm(directory, { recursive: true })
   }
   const server = { programs, dataDirectory: directory, signal }
-  await initialise(server)
   const filled = await fillNew(request, plan, server)
-  const run = [programs.server, ...programs.places, `--datadir=${directory}`].join(' ')
+  const defaultsFile = ownDefaults(directory)
+  const own = defaultsFile ? [`--defaults-file=${defaultsFile}`] : []
+  const run = [programs.server, ...own, ...programs.places, `--datadir=${directory}`].join(' ')
   if (!start) return { ...filled, next: [...filled.next, `Start the server: ${run}`] }
   const port = await freePort()
   const logFile = join(directory, 'redoubt-server.log')
-  const started = await LocalServer.start({ ...server, port, logFile })
+  const started = await LocalServer.start({ ...server, port, logFile, defaultsFile })
   started.release()
   log.info('the restored server runs', { pid: started.pid, port })
   return { ...filled, url: `${programs.family}://root@127.0.0.1:${port}/` }
@@ -258,12 +268,41 @@ async function fillNew(
   plan: Plan,
   server: Parameters<typeof LocalServer.start>[0],
 ): Promise<RestoreResult> {
+  if (request.base.form === 'physical') {
+    const { running, result } = await fillPrepared(request, plan, server)
+    await removeAccount(running, request.signal)
+    await running.stop()
+    return result
+  }
+  await initialise(server)
   await using running = await LocalServer.start({ ...server, settings: bulkSettings(server) })
   const everything = { ...request, only: [] }
   const result = await fillServer(everything, plan, running.endpoint, selectTables([]))
   const refused = await loadUsers(running.endpoint, request.files, usersPath, request.signal)
   const next = refused.map((said) => `An account or grant was refused: ${said}`)
   return { ...result, next: [...result.next, ...next] }
+}
+
+/** Lays the data files out, starts a server on them and replays the log behind them; the server runs on. */
+async function fillPrepared(
+  request: RestoreRequest,
+  plan: Plan,
+  server: Parameters<typeof LocalServer.start>[0],
+): Promise<{ running: LocalServer; result: RestoreResult }> {
+  const { signal } = request
+  const { programs, dataDirectory } = server
+  await layOutPhysical(request, dataDirectory)
+  const running = await startPrepared(programs, dataDirectory, bulkSettings(server), signal)
+  try {
+    const { endpoint } = running
+    await replayInto(request, plan, { endpoint, selection: selectTables([]), unlogged: true })
+    await using session = await Session.open(endpoint, { signal })
+    const next = await afterwards(session, signal)
+    return { running, result: { last: plan.last, reached: plan.reached, next } }
+  } catch (error) {
+    await running.kill()
+    throw error
+  }
 }
 
 /** For a server that nobody else uses until it is filled: a crash means to begin anew. */
@@ -306,25 +345,36 @@ export async function openScratch(
       request.serverBin,
     )
     const server = { programs, dataDirectory: join(folder, 'data'), signal }
-    await initialise(server)
-    const running = await LocalServer.start({ ...server, settings: bulkSettings(server) })
-    try {
-      const everything = { ...request, only: [], to: '', start: false, force: false }
-      const result = await fillServer(everything, plan, running.endpoint, selectTables([]))
-      return {
-        server: running,
-        result,
-        [Symbol.asyncDispose]: async () => {
-          await running.kill()
-          await clean()
-        },
-      }
-    } catch (error) {
-      await running.kill()
-      throw error
+    const everything = { ...request, only: [], to: '', start: false, force: false }
+    const { running, result } =
+      base.form === 'physical'
+        ? await fillPrepared(everything, plan, server)
+        : await fillScratch(everything, plan, server)
+    return {
+      server: running,
+      result,
+      [Symbol.asyncDispose]: async () => {
+        await running.kill()
+        await clean()
+      },
     }
   } catch (error) {
     await clean()
+    throw error
+  }
+}
+
+async function fillScratch(
+  request: RestoreRequest,
+  plan: Plan,
+  server: Parameters<typeof LocalServer.start>[0],
+): Promise<{ running: LocalServer; result: RestoreResult }> {
+  await initialise(server)
+  const running = await LocalServer.start({ ...server, settings: bulkSettings(server) })
+  try {
+    return { running, result: await fillServer(request, plan, running.endpoint, selectTables([])) }
+  } catch (error) {
+    await running.kill()
     throw error
   }
 }

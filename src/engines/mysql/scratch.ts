@@ -85,12 +85,16 @@ export type ServerOptions = {
   readonly settings?: readonly string[] | undefined
   /** Listen on loopback; else on a local socket only. */
   readonly port?: number | undefined
+  /** A file of settings to start with; none at all otherwise. */
+  readonly defaultsFile?: string | undefined
+  /** Who may open it: root without a password in a server that was just made. */
+  readonly account?: { readonly user: string; readonly password: string } | undefined
   /** Where the server writes what it has to say; else below its scratch folder, gone with it. */
   readonly logFile?: string | undefined
 }
 
 /** As root the server runs as the owner of its data, or as nobody: it refuses root. */
-const serverUser = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : undefined
+export const serverUser = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : undefined
 
 /** A folder that the server's user may write to, and nobody else. */
 export async function makeServerFolder(path: string): Promise<void> {
@@ -167,8 +171,9 @@ export class LocalServer implements AsyncDisposable {
     this.#scratch = scratch
     const socket = join(scratch, 's')
     const shown = `${options.programs.family}://${socket}`
-    const root = { user: 'root', password: '', tls: 'disabled' as const }
-    this.endpoint = { host: 'localhost', port: options.port ?? 0, socket, ...root, shown }
+    const { user, password } = options.account ?? { user: 'root', password: '' }
+    const place = { host: 'localhost', port: options.port ?? 0, socket }
+    this.endpoint = { ...place, user, password, tls: 'disabled', shown }
   }
 
   static async start(options: ServerOptions): Promise<LocalServer> {
@@ -178,7 +183,7 @@ export class LocalServer implements AsyncDisposable {
     if (serverUser) await chown(scratch, serverUser.uid, serverUser.gid)
     const listen = port ? [`--port=${port}`, '--bind-address=127.0.0.1'] : ['--skip-networking']
     const args = [
-      '--no-defaults',
+      options.defaultsFile ? `--defaults-file=${options.defaultsFile}` : '--no-defaults',
       ...programs.places,
       `--datadir=${dataDirectory}`,
       `--socket=${join(scratch, 's')}`,
