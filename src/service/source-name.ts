@@ -2,14 +2,19 @@ import { Fault } from '#base/faults'
 
 const namePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
-/** The name of a source when the user gave none: host, port and database of its URL. */
+/**
+ * The name of a source when the user gave none: host and port of its URL, the first of several (`postgres://a:1,b:2/d`);
+ * the scheme where there is neither.
+ */
 export function defaultSourceName(url: string): string {
-  const parsed = URL.parse(url)
-  if (!parsed) throw new Fault('usage', `read the source: '${url}' is not a URL`)
-  const parts = [parsed.hostname, parsed.port].filter((part) => part !== '')
-  return checkSourceName(
-    parts.join('-').replace(/[^A-Za-z0-9._-]+/g, '-') || parsed.protocol.slice(0, -1),
-  )
+  const match = /^([a-z][a-z0-9+.-]*):\/\/(?:[^/?#]*@)?([^/?#,]*)/i.exec(url)
+  if (!match) {
+    // Not shown: a password may be in it.
+    throw new Fault('usage', 'read the source: it is not a URL')
+  }
+  const [, scheme = '', place = ''] = match
+  const name = place.replace(/[^A-Za-z0-9._-]+/g, '-').replace(/^[^A-Za-z0-9]+|-+$/g, '')
+  return checkSourceName(name || scheme)
 }
 
 /** Refuses a name that could not be part of an object's key. */
