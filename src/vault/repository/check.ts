@@ -6,6 +6,7 @@ import { eachLimit } from '#base/tasks'
 import type { Time } from '#base/time'
 import { checkPackData, choosePacks, type DataSubset } from './check-data.ts'
 import { IdSet } from './id-set.ts'
+import { loadMarkedPacks, loadMarks } from './marks.ts'
 import { headerEntryBytes, packKey, packSizeBytes } from './pack.ts'
 import type { Repository, Snapshot } from './repository.ts'
 import { decodeSnapshot } from './snapshots.ts'
@@ -99,6 +100,7 @@ class Check {
     const stored = await this.#checkPacks()
     if (this.#options.readData) await this.#checkData(stored, this.#options.readData)
     const trees = await this.#checkTrees(snapshots)
+    await this.#checkMarks()
     const findings = await this.#trace(snapshots)
     return {
       ok: findings.every((finding) => finding.severity === 'note'),
@@ -279,6 +281,29 @@ class Check {
       },
     )
     return seen.count
+  }
+
+  /** What is missing may be in a pack on its way out: then it is not lost yet. */
+  async #checkMarks(): Promise<void> {
+    const options = { signal: this.#options.signal }
+    let held = 0
+    try {
+      for (const mark of await loadMarks(this.#repository, options)) {
+        if (this.#lost.size === 0) continue
+        for (const { blobs } of await loadMarkedPacks(this.#repository, mark, options)) {
+          held += blobs.filter(({ id }) => this.#lost.has(id)).length
+        }
+      }
+    } catch (error) {
+      if (!isFault(error, 'corrupt', 'missing')) throw error
+      this.#note('marks', `${error.message}; prune refuses until it is removed`)
+    }
+    if (held > 0) {
+      this.#note(
+        'marks',
+        `${held} missing blobs are in packs on their way out: prune takes them back`,
+      )
+    }
   }
 
   /** Names the snapshots that each finding is about. */

@@ -196,6 +196,10 @@ test('pruneRepository() takes back a marked pack that a snapshot needs again', a
   await world.storage.delete(`snapshots/${snapshot.id}`)
   await world.prune()
   await world.storage.put(`snapshots/${snapshot.id}`, record)
+  await using before = await openRepository(world.storage, password, { signal })
+  const { ok, findings } = await checkRepository(before, { signal, time: hastyTime })
+  assert.equal(ok, false)
+  assert.ok(findings.some(({ about, said }) => about === 'marks' && /takes them back/.test(said)))
   world.nowMs += 25 * hourMs
   const report = await world.prune()
   assert.ok(report.rescued > 0)
