@@ -45,6 +45,7 @@ export type ProtectStatus = {
   readonly journalBytes: number
   readonly vaults: readonly ShipperStatus[]
   readonly base: Progress | undefined
+  /** The newest base that opens the present window. */
   readonly lastBase: string | undefined
   /** Why the durability that was asked for is not had now. */
   readonly degraded: string | undefined
@@ -272,6 +273,7 @@ class Protection {
     const open = bases.findLast(
       (base) => last && base.first.history === last.history && base.first.at >= last.first,
     )
+    this.#lastBase = open?.name
     return open?.recordedMs
   }
 
