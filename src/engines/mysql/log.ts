@@ -260,7 +260,7 @@ function continueFrom(from: Cursor, files: readonly LogFile[]): Cursor {
       'source-changed',
       `read binary log ${place.file}: the newest is ${newest?.name}`,
       {
-        hint: 'The binary logs were reset; take a new base backup.',
+        hint: 'The binary logs were reset: protect the server under a new --name, with a new base.',
       },
     )
   }
@@ -399,13 +399,14 @@ class FileReader {
       'source-changed',
       `read binary log ${this.#name}: it is not the file of before`,
       {
-        hint: 'The binary logs were reset; take a new base backup.',
+        hint: 'The binary logs were reset: protect the server under a new --name, with a new base.',
       },
     )
   }
 
   #checkPosition({ header }: EndedEvent): void {
-    if (header.nextPosition === this.#offset % 2 ** 32) return
+    // Newer MariaDB (11.4 on) leaves it out of all events of a transaction but the last.
+    if (header.nextPosition === 0 || header.nextPosition === this.#offset % 2 ** 32) return
     throw new Fault(
       'protocol',
       `read binary log ${this.#name}: an event ends at ${this.#offset} and says ${header.nextPosition}`,

@@ -17,8 +17,9 @@ import {
   type QueryEvent,
 } from './binlog/event.ts'
 import { type Collation, statementSettings, userVariable } from './binlog/settings.ts'
-import { encodeEvent, type LogEvent, readEvents } from './binlog/stream.ts'
+import { encodeEvent, type LargeEvent, type LogEvent, readEvents } from './binlog/stream.ts'
 import type { ReplayPlan } from './plan.ts'
+import { binlogText } from './binlog/text.ts'
 import { RowBatch } from './row-batch.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { serverErrorNumber } from './protocol/server-error.ts'
@@ -115,7 +116,11 @@ class Replayer {
     progress.totalItems = plan.transactions
     progress.doneItems = 0
     if (plan.transactions === 0) return
-    for await (const event of readEvents(archive, first, { signal, wants: () => true })) {
+    for await (const event of readEvents(archive, first, {
+      signal,
+      wants: () => true,
+      pieces: true,
+    })) {
       await this.#take(event)
       if (this.#done >= plan.transactions) break
     }
@@ -129,6 +134,7 @@ class Replayer {
 
   async #take(event: LogEvent): Promise<void> {
     const { header, body, format } = event
+    if (event.large) return this.#large(event.large)
     if (!body) throw new Fault('corrupt', `replay log at ${event.segment}: an event has no body`)
     if (header.type === eventType.formatDescription) return this.#begin(header, body, format)
     const wasIdle = this.#finder.idle
@@ -171,6 +177,22 @@ class Replayer {
     // The description of a MySQL file leaves open which GTID comes next: a new one of the target's own.
     if (this.#format?.family === 'mysql') {
       await session.query(`SET @@session.gtid_next = 'AUTOMATIC'`, this.#options)
+    }
+  }
+
+  /** A row that does not fit in memory several times over goes through in pieces. */
+  async #large(event: LargeEvent): Promise<void> {
+    if (this.#skipping || !this.#rows) return
+    const pieces = event.pieces()
+    const first = await pieces.next()
+    if (first.done) throw new Fault('corrupt', 'replay log: a large event is empty')
+    for (const statement of this.#rows.large(event, first.value)) {
+      if (!('event' in statement)) {
+        await this.#binlog(statement)
+        continue
+      }
+      const { sizeBytes, text } = binlogText(statement, pieces)
+      await this.#session.queryStream(sizeBytes, text, this.#options, 'replay a large row')
     }
   }
 

@@ -4,9 +4,10 @@ import {
   type EventHeader,
   eventType,
   type FormatDescription,
+  headerSize,
   inflateMariadb,
 } from './binlog/event.ts'
-import { encodeEvent } from './binlog/stream.ts'
+import { encodeEvent, type LargeEvent } from './binlog/stream.ts'
 import { parseFlavor } from './flavor.ts'
 import type { Selection } from './targets.ts'
 
@@ -16,6 +17,14 @@ const statementEndFlag = 1
 const noForeignKeysFlag = 2
 
 type TableMap = { readonly event: Buffer; readonly kept: boolean }
+
+/** A statement that is never whole in memory: table maps, the event's changed first bytes, and the rest of it. */
+export type LargeStatement = {
+  readonly maps: readonly Buffer[]
+  readonly head: Buffer
+  readonly event: LargeEvent
+  readonly checksums: boolean
+}
 
 /**
  * Gathers table maps and row events until a statement of the source ends, or enough has come: then the last row event
@@ -57,6 +66,30 @@ export class RowBatch {
     }
   }
 
+  /**
+   * A row event too large to be held, as a statement of its own: what is ready goes first, then the table maps and
+   * the event in pieces. Undefined when its table is not wanted.
+   */
+  *large(
+    event: LargeEvent,
+    head: Buffer,
+  ): Generator<readonly Buffer[] | LargeStatement, void, void> {
+    const flagsAt = headerSize + this.#idBytes
+    const id = head.subarray(headerSize, flagsAt).toString('hex')
+    yield* this.#ready()
+    if (this.#maps.get(id)?.kept) {
+      const own = Buffer.from(head)
+      const flags = own.readUInt16LE(flagsAt) | statementEndFlag
+      own.writeUInt16LE(flags | (this.#withoutForeignKeys ? noForeignKeysFlag : 0), flagsAt)
+      yield { maps: this.#keptMaps(), head: own, event, checksums: this.#format.checksums }
+    }
+    if (((head[flagsAt] ?? 0) & statementEndFlag) !== 0) this.#maps.clear()
+  }
+
+  #keptMaps(): Buffer[] {
+    return [...this.#maps.values()].filter((map) => map.kept).map((map) => map.event)
+  }
+
   #keeps(body: Buffer): boolean {
     if (this.#selection.everything) return true
     const reader = new Reader(body, 'table map event', this.#idBytes + 2)
@@ -75,7 +108,7 @@ export class RowBatch {
 
   *#ready(): Generator<readonly Buffer[], void, void> {
     if (this.#rows.length === 0) return
-    const maps = [...this.#maps.values()].filter((map) => map.kept).map((map) => map.event)
+    const maps = this.#keptMaps()
     const last = this.#rows.length - 1
     const rows = this.#rows.map((event, index) => this.#finish(event, index === last))
     this.#rows = []
@@ -85,7 +118,7 @@ export class RowBatch {
 
   #finish(event: Buffer, isLast: boolean): Buffer {
     const header = decodeHeader(event)
-    const body = event.subarray(event.length - (header.sizeBytes - 19))
+    const body = event.subarray(event.length - (header.sizeBytes - headerSize))
     if (isLast) body[this.#idBytes] = (body[this.#idBytes] ?? 0) | statementEndFlag
     return encodeEvent(header, body, this.#format.checksums)
   }

@@ -11,6 +11,7 @@ import {
   eventType,
   type FormatDescription,
   headerSize,
+  isRows,
   magic,
 } from './event.ts'
 
@@ -24,6 +25,61 @@ export type LogEvent = {
   readonly segment: string
   /** Where it ends. */
   readonly end: Place
+  /** In place of a body too large to be held: taken before the next event is asked for, or passed over. */
+  readonly large?: LargeEvent | undefined
+}
+
+/** Row events from this size on come in pieces to whoever can take them so. */
+export const largeEventBytes = 8 * 1024 * 1024
+const pieceBytes = 1024 * 1024
+
+/** A row event whose bytes are still on their way. */
+export class LargeEvent {
+  /** Header, checksum and all. */
+  readonly sizeBytes: number
+  readonly #pull: Pull
+  readonly #checksums: boolean
+  readonly #what: string
+  #left: number
+  #sum = 0
+
+  constructor(pull: Pull, sizeBytes: number, checksums: boolean, what: string) {
+    this.#pull = pull
+    this.sizeBytes = sizeBytes
+    this.#checksums = checksums
+    this.#what = what
+    this.#left = sizeBytes - (checksums ? checksumSize : 0)
+  }
+
+  /** The event without its checksum, which is verified before the last piece is given out. */
+  async *pieces(): AsyncGenerator<Buffer, void, void> {
+    while (this.#left > 0) {
+      const size = Math.min(this.#left, pieceBytes)
+      if (!(await this.#pull.has(size))) throw this.#broken('it ends inside an event')
+      const piece = this.#pull.take(size)
+      this.#left -= size
+      this.#sum = crc32(piece, this.#sum)
+      if (this.#left === 0) await this.#verify()
+      yield piece
+    }
+  }
+
+  /** Passes over what was not taken. */
+  async finish(): Promise<void> {
+    for await (const _ of this.pieces());
+  }
+
+  async #verify(): Promise<void> {
+    if (!this.#checksums) return
+    if (!(await this.#pull.has(checksumSize))) throw this.#broken('it ends inside an event')
+    if (this.#pull.take(checksumSize).readUInt32LE() !== this.#sum) {
+      throw this.#broken("an event's checksum is wrong")
+    }
+  }
+
+  #broken(said: string): Fault {
+    return new Fault('corrupt', `read log segment ${this.#what}: ${said}`)
+  }
 }
 
 /** A single event of more than this is refused: a row of the largest size the servers allow fits. */
@@ -96,6 +152,8 @@ export async function* readEvents(
   options: {
     readonly signal: AbortSignal
     readonly wants: (header: EventHeader) => boolean
+    /** Give large row events in pieces. */
+    readonly pieces?: boolean | undefined
   },
 ): AsyncGenerator<LogEvent, void, void> {
   const { signal } = options
@@ -112,7 +170,7 @@ async function* readSegment(
   segment: LogSegment,
   content: AsyncIterable<Buffer>,
   fromOffset: number,
-  options: { readonly signal: AbortSignal; readonly wants: (header: EventHeader) => boolean },
+  options: Parameters<typeof readEvents>[2],
 ): AsyncGenerator<LogEvent, void, void> {
   const pull = new Pull(content)
   const cut = () => {
@@ -137,7 +195,13 @@ async function* readSegment(
       const isNew = end > fromOffset
       const wanted = header.type === eventType.formatDescription || (isNew && options.wants(header))
       let body: Buffer | undefined
-      if (wanted) {
+      let large: LargeEvent | undefined
+      const inPieces =
+        options.pieces === true && isRows(header.type) && header.sizeBytes >= largeEventBytes
+      if (wanted && inPieces) {
+        if (!format) throw new Fault('corrupt', `read log segment ${segment.segment}: no format`)
+        large = new LargeEvent(pull, header.sizeBytes, format.checksums, segment.segment)
+      } else if (wanted) {
         if (!(await pull.has(header.sizeBytes))) return cut()
         const event = pull.take(header.sizeBytes)
         if (header.type === eventType.formatDescription) format = decodeFormat(event)
@@ -150,8 +214,9 @@ async function* readSegment(
       const place = { file: fileNumber(segment.segment), offset, stamp: format.stamp }
       const { history, segment: name } = segment
       if (isNew || header.type === eventType.formatDescription) {
-        yield { header, body, format, history, segment: name, end: place }
+        yield { header, body, format, history, segment: name, end: place, large }
       }
+      await large?.finish()
     }
   } finally {
     await pull.close()

@@ -118,6 +118,33 @@ export class Session implements AsyncDisposable {
     return await this.#gather(new Reader(first, 'result header'), what)
   }
 
+  /** Runs a statement of known length whose text comes in pieces: it is never whole in memory. */
+  async queryStream(
+    sizeBytes: number,
+    pieces: AsyncIterable<Buffer>,
+    options: Options,
+    doing: string,
+  ): Promise<Result> {
+    using _ = this.guard(options.signal)
+    const packets = new PacketWriter(1 + sizeBytes, (bytes) => this.#stream.write(bytes))
+    packets.write(Buffer.from([commandQuery]))
+    try {
+      for await (const piece of pieces) {
+        packets.write(piece)
+        await this.drained()
+        if (this.#failure !== undefined) throw this.#lost()
+      }
+      packets.end()
+    } catch (error) {
+      // Half a statement cannot be taken back.
+      this.destroy(error)
+      throw error
+    }
+    const answer = await this.packet()
+    if (answer[0] === errorHeader) throw fromServer(decodeError(answer), doing)
+    return decodeOk(answer)
+  }
+
   /** The first row's cells as text; undefined without a row. */
   async one(sql: string, options: Options): Promise<readonly (string | null)[] | undefined> {
     const { rows } = await this.query(sql, options)
@@ -339,6 +366,50 @@ export class Session implements AsyncDisposable {
       clearTimeout(timer)
     }
     this.destroy()
+  }
+}
+
+/** Cuts a payload of known length into packets as it comes. */
+class PacketWriter {
+  readonly #send: (bytes: Buffer) => void
+  #left: number
+  #inPacket = 0
+  #sequence = 0
+  readonly #endsFull: boolean
+
+  constructor(sizeBytes: number, send: (bytes: Buffer) => void) {
+    this.#left = sizeBytes
+    this.#send = send
+    this.#endsFull = sizeBytes % packetMax === 0
+    this.#begin()
+  }
+
+  #begin(): void {
+    this.#inPacket = Math.min(this.#left, packetMax)
+    const header = Buffer.allocUnsafe(4)
+    header.writeUIntLE(this.#inPacket, 0, 3)
+    header[3] = this.#sequence++ & 0xff
+    this.#send(header)
+  }
+
+  write(bytes: Buffer): void {
+    let rest = bytes
+    while (rest.length > 0) {
+      if (this.#inPacket === 0) this.#begin()
+      const part = rest.subarray(0, this.#inPacket)
+      if (part.length === 0)
+        throw new Fault('protocol', 'send statement: it is longer than was said')
+      this.#send(part)
+      this.#inPacket -= part.length
+      this.#left -= part.length
+      rest = rest.subarray(part.length)
+    }
+  }
+
+  end(): void {
+    if (this.#left > 0) throw new Fault('protocol', 'send statement: it is shorter than was said')
+    // After a full packet the server waits for another, be it empty.
+    if (this.#endsFull) this.#begin()
   }
 }
 
