@@ -238,6 +238,26 @@ test('trimLog() removes the log before a position, and an archiver goes on behin
   assert.deepEqual(findings, [])
 })
 
+test('trimLog() ends at what object lock still holds', async () => {
+  using scratch = new Scratch()
+  const time = new ManualTime()
+  const storage = new MemStorage({ now: () => time.now() })
+  for (const [from, to] of [
+    [0, 2000],
+    [2000, 5000],
+  ] as const) {
+    const options = writerOptions(keys, storage, scratch.path, { time, retainMs: 100_000 })
+    await using writer = await openWriter(options, signal)
+    for (const block of log.blocks(from, to)) await writer.append(block, { signal })
+    await writer.settle({ signal })
+    await time.advance(70_000)
+  }
+  const options = { storage, source, trust: keys.reading, signal }
+  assert.ok((await trimLog(options, { history: 'h1', at: position(4500) })) > 0)
+  const [span] = await spansOf(storage)
+  assert.deepEqual([span?.first, span?.next], [position(2000), position(5000)])
+})
+
 test('every object flipped, cut or deleted in turn is found and named, and never gives wrong bytes', async () => {
   using scratch = new Scratch()
   const storage = new MemStorage()

@@ -22,7 +22,7 @@ import { trimLog } from './trim.ts'
 import { type LogWriter, openWriter } from './writer.ts'
 
 /** `REDOUBT_MODEL_SEEDS=5000` for the long run; a failure names its seed. */
-const seeds = Number(process.env['REDOUBT_MODEL_SEEDS'] ?? 25)
+const seeds = Number(process.env['REDOUBT_MODEL_SEEDS'] ?? 12)
 const firstSeed = Number(process.env['REDOUBT_MODEL_FIRST'] ?? 1)
 const stepsMax = 60
 const segmentBytes = 400

@@ -1,3 +1,4 @@
+import { isFault } from '#base/faults'
 import { eachLimit } from '#base/tasks'
 import type { Position } from '#change'
 import type { Storage } from '#storage'
@@ -16,7 +17,8 @@ const deletionsAtOnce = 4
 /**
  * Removes the log before a position: every object of a segment that ends at or before it, and of all stretches before
  * the one that holds it. The segment that holds the position stays whole, and so does the newest object, from which the
- * next archiver goes on. Oldest first, so that being broken off leaves no hole. Returns how many objects were removed.
+ * next archiver goes on. Segment by segment, oldest first, so that being broken off leaves no hole; it ends at the first
+ * object that is held by object lock. Returns how many objects were removed.
  */
 export async function trimLog(options: TrimOptions, before: Position): Promise<number> {
   const { storage, source, trust, signal } = options
@@ -25,16 +27,22 @@ export async function trimLog(options: TrimOptions, before: Position): Promise<n
     ({ history, segments }) =>
       history === before.history && (segments[0]?.objects[0]?.first ?? '') <= before.at,
   )
-  const doomed: string[] = []
-  const keysOf = (segments: (typeof stretches)[number]['segments']) =>
-    segments.flatMap(({ spare, objects }) => [...spare, ...objects].map(({ key }) => key))
-  for (const stretch of stretches.slice(0, Math.max(0, at)))
-    doomed.push(...keysOf(stretch.segments))
+  const older = stretches.slice(0, Math.max(0, at)).flatMap((stretch) => stretch.segments)
   const segments = stretches[at]?.segments ?? []
   const kept = segments.findLastIndex(({ objects }) => (objects[0]?.first ?? '') <= before.at)
-  doomed.push(...keysOf(segments.slice(0, Math.max(0, kept))))
-  await eachLimit(doomed, deletionsAtOnce, signal, (key, inner) =>
-    storage.delete(key, { signal: inner }),
-  )
-  return doomed.length
+  let removed = 0
+  for (const { spare, objects } of [...older, ...segments.slice(0, Math.max(0, kept))]) {
+    const keys = [...spare, ...objects].map(({ key }) => key)
+    try {
+      await eachLimit(keys, deletionsAtOnce, signal, (key, inner) =>
+        storage.delete(key, { signal: inner }),
+      )
+    } catch (error) {
+      // Held by object lock: what is younger is held longer.
+      if (isFault(error, 'denied') && storage.can.retention) return removed
+      throw error
+    }
+    removed += keys.length
+  }
+  return removed
 }
