@@ -105,8 +105,10 @@ export async function layOutBase(
   const { files, archive, signal, progress } = request
   const { dataDir } = layout
   progress.phase = 'lay out the base'
+  // Folders above that are made on the way stay open to pass through: the server's user is another one under root.
+  await mkdir(path.dirname(dataDir), { recursive: true })
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
-  if (request.force) await clearOld(layout)
+  if (request.force) await clearOld(request, layout)
   const map = (name: string) => mapData(name, archive !== undefined, layout.scratch === true)
   await files.layOut(dataDir, { signal, progress, map })
   await chmod(dataDir, 0o700)
@@ -128,12 +130,39 @@ export async function layOutBase(
   }
 }
 
-// What the base does not hold must go from a folder that is overwritten: old log above all, which would be replayed.
-async function clearOld(layout: Layout): Promise<void> {
-  for (const name of ['pg_wal', 'pg_tblspc', 'standby.signal', 'recovery.signal', 'backup_label']) {
-    const full = path.join(layout.dataDir, name)
-    const there = await lstat(full).catch(() => undefined)
-    if (there) await rm(full, { recursive: true, force: true })
+// What the base does not hold must go from a folder that is overwritten: old log would be replayed, and a relation file
+// from later would bear newer pages, which the replay of its making then leaves as they are.
+async function clearOld(
+  request: Pick<RestoreRequest, 'files' | 'archive' | 'signal'>,
+  layout: Layout,
+): Promise<void> {
+  const { files, archive, signal } = request
+  const kept = new Set<string>()
+  for await (const { path: name } of files.list({ signal })) {
+    const mapped = mapData(name, archive !== undefined, layout.scratch === true)
+    kept.add(mapped === undefined ? placeOf(name, layout) : path.join(layout.dataDir, mapped))
+  }
+  for (const folder of [layout.dataDir, ...layout.tablespaces.values()]) {
+    await removeStrangers(folder, kept, signal)
+  }
+}
+
+function placeOf(name: string, layout: Layout): string {
+  const [, oid = '', rest = ''] = /^pg_tblspc\/(\d+)\/(.*)$/s.exec(name) ?? []
+  return path.join(layout.tablespaces.get(oid) ?? '', rest)
+}
+
+async function removeStrangers(
+  folder: string,
+  kept: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted()
+  for (const name of await namesIn(folder)) {
+    const full = path.join(folder, name)
+    // A link is never followed: it is taken away, and what it points to stays.
+    if ((await lstat(full)).isDirectory()) await removeStrangers(full, kept, signal)
+    else if (!kept.has(full)) await rm(full, { force: true })
   }
 }
 
