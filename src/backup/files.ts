@@ -167,7 +167,7 @@ export type RestoredFiles = Restored & { readonly snapshot: Snapshot }
 export async function restoreFiles(request: RestoreFilesRequest): Promise<RestoredFiles> {
   const { repository, directory, overwrite, sparse, owners, dryRun, removeOthers } = request
   const select = createSelection(request)
-  await using lock = await openLock(request)
+  await using lock = await openLock({ ...request, readOnly: true })
   const { signal } = lock
   const { snapshot, tree } = await openSnapshot(repository, request, signal)
   await using target = await openTarget(directory, {
@@ -204,7 +204,7 @@ export async function* compareFiles(
 ): AsyncGenerator<Difference, void, void> {
   const { repository, directory } = request
   const select = createSelection(request)
-  await using lock = await openLock(request)
+  await using lock = await openLock({ ...request, readOnly: true })
   const { signal } = lock
   const { tree } = await openSnapshot(repository, request, signal)
   const present = createWalk({ paths: ['.'], root: resolve(directory), sockets: true })
@@ -284,10 +284,11 @@ async function openLock(request: {
   readonly repository: Repository
   readonly signal: AbortSignal
   readonly dryRun?: boolean | undefined
+  readonly readOnly?: boolean | undefined
 }): Promise<{ readonly signal: AbortSignal } & AsyncDisposable> {
-  const { repository, signal, dryRun } = request
+  const { repository, signal, dryRun, readOnly } = request
   if (dryRun) return { signal, [Symbol.asyncDispose]: async () => undefined }
-  const lock = await repository.lock('shared', { signal })
+  const lock = await repository.lock('shared', { signal, readOnly })
   return {
     signal: AbortSignal.any([signal, lock.signal]),
     [Symbol.asyncDispose]: async () => lock[Symbol.asyncDispose](),
