@@ -15,10 +15,10 @@ import {
 } from './base-stream.ts'
 import { type Address, openSession, openWalSender, type Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
-import { toExtents, wholePath, wholeSizeBytes } from './incremental.ts'
+import { type Extent, toExtents, wholePath, wholeSizeBytes } from './incremental.ts'
 import { positionOf } from './lsn.ts'
 import { formatManifest, type Manifest, type ManifestFile, parseManifest } from './manifest.ts'
-import { type DamagedPage, firstBlockOf, PageCheck } from './pages.ts'
+import { type DamagedPage, firstBlockOf, isSound, PageCheck } from './pages.ts'
 import {
   type BackupEvent,
   readBackup,
@@ -305,8 +305,22 @@ class BaseTaker {
     const sizeBytes = wholeSizeBytes(head)
     this.#sizeBytes += BigInt(sizeBytes)
     this.#patched.set(whole, { from: open.path, sizeBytes })
-    const extents = toExtents(head, rest, open.path)
+    const extents = this.#checked(toExtents(head, rest, open.path), whole)
     await this.#sink.patch(whole, fileEntry(open.entry, sizeBytes), extents)
+  }
+
+  async *#checked(
+    extents: AsyncIterable<Extent>,
+    path: string,
+  ): AsyncGenerator<Extent, void, void> {
+    const first = this.#facts.dataChecksums ? firstBlockOf(path) : undefined
+    for await (const extent of extents) {
+      const page = extent.offset / extent.bytes.length
+      if (first !== undefined && !isSound(extent.bytes, 0, first + page, this.#start)) {
+        this.#damaged.push({ path, page })
+      }
+      yield extent
+    }
   }
 
   // The label of an incremental backup says so, and the server would refuse to start from it: what is stored here is
@@ -371,7 +385,6 @@ class BaseTaker {
     const { log } = this.#options
     const still: DamagedPage[] = []
     for (const page of this.#damaged) {
-      if (wholePath(page.path) !== undefined) continue
       if (!(await isSoundNow(session, page, signal))) still.push(page)
     }
     this.#damaged.splice(0, this.#damaged.length, ...still)

@@ -15,6 +15,9 @@ export type IncrementalHead = {
   readonly sizeBytes: number
 }
 
+/** One page of the whole file. */
+export type Extent = { readonly offset: number; readonly bytes: Buffer }
+
 /** The whole file's path when this is an incremental one: `base/5/INCREMENTAL.1259` stands for `base/5/1259`. */
 export function wholePath(path: string): string | undefined {
   const match = /^(.*\/|)INCREMENTAL\.([^/]+)$/.exec(path)
@@ -63,7 +66,7 @@ export async function* toExtents(
   head: IncrementalHead,
   pages: AsyncIterable<Buffer>,
   path: string,
-): AsyncGenerator<{ readonly offset: number; readonly bytes: Buffer }, void, void> {
+): AsyncGenerator<Extent, void, void> {
   const iterator = pages[Symbol.asyncIterator]()
   let rest: Buffer = Buffer.alloc(0)
   let zeroFrom = head.truncatedAt
@@ -87,6 +90,6 @@ export async function* toExtents(
   }
 }
 
-function zeroPage(block: number): { offset: number; bytes: Buffer } {
+function zeroPage(block: number): Extent {
   return { offset: block * pageBytes, bytes: Buffer.alloc(pageBytes) }
 }

@@ -344,6 +344,10 @@ export class PostgresLog implements LogSource, AsyncDisposable {
     // Removed segments (58P01, 55000 for an invalidated slot) both mean that the bytes are gone.
     if (error.sqlState === '58P01' || error.sqlState === '55000')
       return this.#lost(cursor, error.message)
+    // A standby that is behind us, to be promoted or to catch up: later it has what we ask for.
+    if (error.sqlState === 'XX000') {
+      return new Fault('unreachable', `${doing}: ${error.message}`)
+    }
     return fromServer(error, doing)
   }
 

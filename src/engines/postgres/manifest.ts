@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { Fault } from '#base/faults'
-import { formatLsn } from './lsn.ts'
 
 /** A file that a backup manifest lists. */
 export type ManifestFile = {
@@ -12,7 +11,7 @@ export type ManifestFile = {
   readonly checksum?: string | undefined
 }
 
-export type WalRange = { readonly timeline: number; readonly start: string; readonly end: string }
+type WalRange = { readonly timeline: number; readonly start: string; readonly end: string }
 
 /** A backup manifest. https://www.postgresql.org/docs/current/backup-manifest-format.html */
 export type Manifest = {
@@ -107,9 +106,4 @@ function formatFile(file: ManifestFile): string {
       ? ''
       : `, "Checksum-Algorithm": "${file.algorithm}", "Checksum": "${file.checksum}"`
   return `{ "Path": ${JSON.stringify(file.path)}, "Size": ${file.sizeBytes}, "Last-Modified": "${file.modified}"${sum} }`
-}
-
-/** The WAL that a base needs, in the manifest's form. */
-export function toWalRange(timeline: number, start: bigint, end: bigint): WalRange {
-  return { timeline, start: formatLsn(start), end: formatLsn(end) }
 }

@@ -19,6 +19,16 @@ export function firstBlockOf(path: string, segmentPages = 131_072): number | und
   return match ? Number(match[1] ?? 0) * segmentPages : undefined
 }
 
+/**
+ * Whether a page bears the right checksum as block `block` of its relation. Pages changed at or behind `before` pass: they
+ * may be torn, since they were written while they were read, and the log replaces them.
+ */
+export function isSound(bytes: Buffer, at: number, block: number, before?: bigint): boolean {
+  if (isNewPage(bytes, at)) return true
+  if (storedChecksum(bytes, at) === pageChecksum(bytes, at, block)) return true
+  return before !== undefined && pageLsn(bytes, at) >= before
+}
+
 /** Checks the pages of one relation file while its bytes pass, in pieces cut anywhere. */
 export class PageCheck {
   readonly #path: string
@@ -29,10 +39,7 @@ export class PageCheck {
   #page = 0
   readonly damaged: DamagedPage[] = []
 
-  /**
-   * Pages changed at or behind `before` are passed over: they may be torn, since they were written while they were read,
-   * and the log replaces them.
-   */
+  /** `before`: see `isSound`. */
   constructor(path: string, firstBlock: number, before?: bigint) {
     this.#path = path
     this.#firstBlock = firstBlock
@@ -56,9 +63,7 @@ export class PageCheck {
   #check(bytes: Buffer, at: number): void {
     const page = this.#page
     this.#page += 1
-    if (isNewPage(bytes, at)) return
-    if (storedChecksum(bytes, at) === pageChecksum(bytes, at, this.#firstBlock + page)) return
-    if (this.#before !== undefined && pageLsn(bytes, at) >= this.#before) return
+    if (isSound(bytes, at, this.#firstBlock + page, this.#before)) return
     if (this.damaged.length < damagedMax) this.damaged.push({ path: this.#path, page })
   }
 }

@@ -175,6 +175,36 @@ describe('restore', { concurrency: false }, () => {
   })
 })
 
+test('a folder with later data is overwritten: nothing of it shines through', async () => {
+  await using world = await World.begin()
+  const { server } = world
+  await server.query('create table t (a int)')
+  await server.query('insert into t select generate_series(1, 1000)')
+  await world.caughtUp()
+  const target = { kind: 'latest' } as const
+  const to = world.folder()
+  // The folder lived on: tables of the same file numbers, other rows, newer pages.
+  await restored(world.request(target, { to }), async (client) => {
+    for (let n = 0; n < 30; n += 1) {
+      await client.query(`create table later_${n} as select generate_series(1, 5000) as a`)
+    }
+    await client.query('delete from t')
+    await client.query('vacuum full t')
+    await client.query('checkpoint')
+  })
+  for (let n = 0; n < 30; n += 1) {
+    await server.query(`create table mine_${n} as select generate_series(1, 10) as a`)
+  }
+  await world.caughtUp()
+  await restored(world.request(target, { to, force: true }), async (client) => {
+    assert.equal((await rows(client)).length, 1000)
+    for (let n = 0; n < 30; n += 1) {
+      const { rows: found } = await client.query(`select count(*)::int as n, max(a) from mine_${n}`)
+      assert.deepEqual(found, [{ n: 10, max: 10 }], `mine_${n}`)
+    }
+  })
+})
+
 test('tablespaces go where they are mapped to', async () => {
   await using world = await World.begin()
   const space = world.server.makeFolder('space')

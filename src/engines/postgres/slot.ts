@@ -44,14 +44,14 @@ export async function readSlot(
   const walStatus = row['wal_status'] ?? undefined
   return {
     restart: restart === undefined ? undefined : parseLsn(restart),
-    // Before 13 a lost slot shows nothing but that it has no position any more.
     walStatus,
     activePid: activePid === undefined ? undefined : Number(activePid),
   }
 }
 
+/** Before 13 a lost slot shows nothing but that it has no position any more. */
 export function isLost(slot: Slot): boolean {
-  return slot.walStatus === 'lost'
+  return slot.walStatus === 'lost' || (slot.walStatus === undefined && slot.restart === undefined)
 }
 
 /** Makes the slot; from now on the server keeps the WAL from its last checkpoint on. */
