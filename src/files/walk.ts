@@ -45,6 +45,8 @@ async function* walk(rules: WalkRules, signal: AbortSignal): AsyncGenerator<Tree
   const worker = new Worker(new URL('./walk-worker.ts', import.meta.url), {
     workerData: task,
     name: 'walk',
+    // It makes much short-lived garbage, and a batch at a time of what lives.
+    resourceLimits: { maxYoungGenerationSizeMb: 16 },
   })
   // Bounded by the window: the thread waits before it posts more.
   const batches = new Queue<ArrayBuffer>(windowMax + 1)
