@@ -61,7 +61,9 @@ export function fromServer(error: ServerError, doing: string, cause?: unknown): 
 export function fromPostgres(error: unknown, doing: string): unknown {
   if (error instanceof Fault || isAbort(error)) return error
   const foreign = error as { code?: unknown; message?: unknown; detail?: unknown; hint?: unknown }
-  if (typeof foreign?.code === 'string' && /^[0-9A-Z]{5}$/.test(foreign.code)) {
+  // EPIPE has five letters too, but a system call made it.
+  const bySystem = typeof foreign === 'object' && foreign !== null && 'syscall' in foreign
+  if (!bySystem && typeof foreign?.code === 'string' && /^[0-9A-Z]{5}$/.test(foreign.code)) {
     const { code: sqlState } = foreign
     return fromServer(
       {
