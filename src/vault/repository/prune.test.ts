@@ -10,6 +10,7 @@ import {
 } from '../../../test/support/repositories.ts'
 import { MemStorage } from '../../storage/mem/mem.ts'
 import { Crash, withFaults } from '../../storage/wrap/fault.ts'
+import { Fault } from '#base/faults'
 import type { Storage } from '#storage'
 import { checkRepository } from './check.ts'
 import { openRepository } from './open.ts'
@@ -221,6 +222,23 @@ test('pruneRepository() deletes what an interrupted backup left, after the grace
   world.nowMs += 25 * hourMs
   assert.equal((await world.prune()).deleted, 1)
   await assertSound(world.storage, 'leftovers')
+})
+
+test('a pack that the store does not let go stays marked, until it does', async () => {
+  const world = await makeWorld()
+  const first = await world.prune()
+  world.nowMs += 25 * hourMs
+  const holding = withFaults(world.storage)
+  const remove = holding.delete.bind(holding)
+  holding.delete = async (key, options) => {
+    if (key.startsWith('data/')) throw new Fault('denied', `delete ${key}: retained`)
+    await remove(key, options)
+  }
+  const held = await world.prune({}, holding)
+  assert.deepEqual([held.deleted, held.retained, held.waiting], [0, first.marked, first.marked])
+  const free = await world.prune()
+  assert.deepEqual([free.deleted, free.waiting], [first.marked, 0])
+  await assertSound(world.storage, 'let go')
 })
 
 test('a failed listing ends the prune before anything is deleted', async () => {
