@@ -30,7 +30,7 @@ export function runUnprivileged(command: readonly string[]): void {
   const [program, args] = unprivileged(command)
   const done = spawnSync(program, args, { encoding: 'utf8', cwd: '/', env: serverEnv() })
   if (done.status === 0) return
-  const said = `${done.stdout ?? ''}${done.stderr ?? ''}`.trim().slice(-1000)
+  const said = `${done.stdout ?? ''}${done.stderr ?? ''}`.trim().slice(-3000)
   throw new Fault('io', `run ${command[0]}: ended with ${done.status ?? done.signal}: ${said}`, {
     cause: done.error,
   })
