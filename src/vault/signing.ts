@@ -74,6 +74,11 @@ export class Keyring {
     return id
   }
 
+  /** What a key may vouch for; undefined when it is not enrolled. */
+  scopeOf(id: string): Scope | undefined {
+    return this.#keys.get(id)
+  }
+
   remove(id: string): void {
     this.#keys.delete(id)
   }

@@ -4,7 +4,10 @@ import { isFault } from '#base/faults'
 import { collect, FakeLog, position, source } from '../../test/support/archive.ts'
 import { MemStorage } from '#storage/mem'
 import { encryptTo } from './archive/age/age.ts'
+import { openIdentity } from './identity.ts'
 import { initRepository } from './repository/open.ts'
+import { formatSignedJson } from './signed-json.ts'
+import { createSigner } from './signing.ts'
 import { initVault, openForArchiving, openVault } from './vault.ts'
 
 const { signal } = new AbortController()
@@ -120,14 +123,23 @@ test('what an archiver signs beyond its scope, or after it was struck off, is re
   }
   await write('other')
   assert.deepEqual(await vault.check({ signal, readData: true }), [])
-  await assert.rejects(write(source), (e) => isFault(e, 'forged'))
+  await assert.rejects(write(source), (e) => isFault(e, 'refused'))
   const [, archiver] = vault.keys.enrolled()
   await vault.keys.strike(archiver?.id ?? '', { signal })
-  const findings = await (await open(storage)).check({ signal, readData: true })
+  const opened = await open(storage)
+  const findings = await opened.check({ signal, readData: true })
   assert.deepEqual(
     findings.map(({ code }) => code),
     ['forged'],
   )
+  // Its lease, never given back, holds nobody up.
+  for (let epoch = 5; epoch < 8; epoch++) {
+    const bytes = await storage.get('log/other/=lease/00000001')
+    await storage.put(`log/${source}/=lease/0000000${epoch}`, bytes)
+  }
+  await using writer = await opened.archive.openWriter(source, { signal })
+  await writer.append(log.block(0, 300), { signal })
+  await writer.flush({ signal })
 })
 
 test('catalog records come back as they were put in, in their order', async () => {
@@ -265,3 +277,20 @@ async function assertNoticed(storage: MemStorage, key: string, bytes: Buffer): P
   // The note for removing a password is read only then.
   if (!key.startsWith('catalog/passwords/')) assert.ok(findings.length > 0, key)
 }
+
+test('a vault of a newer format is refused, and so is one whose record is of another vault', async () => {
+  const storage = new MemStorage()
+  await init(storage)
+  const { secrets } = await openIdentity(storage, password, { signal })
+  const purpose = 'redoubt vault record v1'
+  const recipients = [secrets.identity.recipient.text]
+  const newer = { format: 2, vault: secrets.vault, recipients }
+  await storage.put('catalog/vault.json', formatSignedJson(purpose, newer, secrets.root))
+  await assert.rejects(open(storage), (e) => isFault(e, 'unsupported'))
+  const other = { format: 1, vault: 'other', recipients }
+  await storage.put('catalog/vault.json', formatSignedJson(purpose, other, secrets.root))
+  await assert.rejects(open(storage), (e) => isFault(e, 'forged'))
+  const strange = formatSignedJson(purpose, { ...newer, format: 1 }, createSigner())
+  await storage.put('catalog/vault.json', strange)
+  await assert.rejects(open(storage), (e) => isFault(e, 'forged'))
+})

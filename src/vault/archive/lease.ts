@@ -3,7 +3,7 @@ import { assert, Fault, isFault } from '#base/faults'
 import { randomHex } from '#base/ids'
 import type { Position } from '#change'
 import type { Storage } from '#storage'
-import { formatSignedJson, parseSignedJson } from '../signed-json.ts'
+import { formatSignedJson, parseSignedJson, type SignedJson } from '../signed-json.ts'
 import { type Keyring, maySignLog, type Signer } from '../signing.ts'
 import type { Holder } from './holder.ts'
 import { leaseFolder } from './names.ts'
@@ -58,7 +58,17 @@ export class Lease {
 
   /** Takes the lease; `locked` names the holder while another one lives. */
   static async acquire(options: LeaseOptions, signal: AbortSignal): Promise<Lease> {
-    const { storage, source } = options
+    const { storage, source, signer, keyring } = options
+    const scope = keyring.scopeOf(signer.id)
+    if (!scope || !maySignLog(scope, source)) {
+      throw new Fault(
+        'refused',
+        `archive the log of ${source}: key ${signer.id} is not enrolled for it`,
+        {
+          hint: 'Whoever has the password of the vault can enrol this host for the source.',
+        },
+      )
+    }
     const epochs = await listEpochs(options, signal)
     const latest = epochs.at(-1)
     if (latest !== undefined) await checkFree(options, latest, signal)
@@ -113,10 +123,13 @@ export class Lease {
 
   async #checkNewest(signal: AbortSignal): Promise<void> {
     const { source } = this.#options
-    const newest = (await listEpochs(this.#options, signal)).at(-1)
-    if (newest === undefined || newest < this.epoch) return
-    const present = await readLease(this.#options, leaseKey(source, newest), signal)
-    if (newest > this.epoch || present?.nonce !== this.#nonce) throw taken(source, present)
+    const epochs = await listEpochs(this.#options, signal)
+    for (const epoch of epochs.filter((one) => one >= this.epoch)) {
+      const present = await readLease(this.#options, leaseKey(source, epoch), signal)
+      // What nobody who may archive has signed is no lease: it must not stop one who may.
+      if (!present) continue
+      if (epoch > this.epoch || present.nonce !== this.#nonce) throw taken(source, present)
+    }
   }
 }
 
@@ -176,6 +189,7 @@ export async function storeNow(
   return info.modifiedMs
 }
 
+/** A lease; undefined when it is gone, or bears no signature of a key that may archive the source (any more). */
 async function readLease(
   options: Pick<LeaseOptions, 'storage' | 'source' | 'keyring'>,
   key: string,
@@ -189,11 +203,15 @@ async function readLease(
     if (isFault(error, 'missing')) return undefined
     throw error
   }
-  const what = `lease ${key}`
-  const { fields, scope } = parseSignedJson(bytes, { purpose, keyring, what })
-  if (fields.text('source') !== source || !maySignLog(scope, source)) {
-    throw new Fault('forged', `check ${what}: it belongs to source ${fields.text('source')}`)
+  let signed: SignedJson
+  try {
+    signed = parseSignedJson(bytes, { purpose, keyring, what: `lease ${key}` })
+  } catch (error) {
+    if (isFault(error, 'forged')) return undefined
+    throw error
   }
+  const { fields, scope } = signed
+  if (fields.text('source') !== source || !maySignLog(scope, source)) return undefined
   const note = fields.optional('note', (f, name) => f.object(name))
   return {
     epoch: fields.count('epoch'),
