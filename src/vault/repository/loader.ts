@@ -2,10 +2,15 @@ import { Fault, isFault } from '#base/faults'
 import { eachLimit } from '#base/tasks'
 import type { Storage } from '#storage'
 import type { BlobIndex } from './index/blob-index.ts'
-import { openBlob, packKey, type BlobOpener } from './pack.ts'
+import type { BlobOpener } from './blob-opener.ts'
+import { packKey } from './pack.ts'
 import type { BlobPlace, BlobType } from './repository.ts'
 
-type Source = BlobOpener & { readonly storage: Storage; readonly index: BlobIndex }
+type Source = {
+  readonly storage: Storage
+  readonly index: BlobIndex
+  readonly opener: BlobOpener
+}
 type Wanted = { readonly id: string; readonly type: BlobType } & BlobPlace
 
 /** Blobs that are looked up and sorted by pack at a time: bounds the memory of a large restore. */
@@ -30,7 +35,7 @@ export async function loadBlob(
         end: start + length,
         signal,
       })
-      return openBlob(source, envelope, { ...place, id, type })
+      return source.opener.open({ ...place, id, type }, envelope)
     } catch (error) {
       if (!isFault(error, 'corrupt', 'missing', 'unreachable')) throw error
       failure ??= named(error, `${type} blob ${id} in pack ${place.pack}`)
@@ -134,7 +139,7 @@ async function loadRange(
   for (const blob of range) {
     signal.throwIfAborted()
     const at = blob.offset - start
-    const opened = bytes && tryOpen(source, bytes.subarray(at, at + blob.length), blob)
+    const opened = bytes && tryOpen(source.opener, bytes.subarray(at, at + blob.length), blob)
     const plain = opened ?? (await loadElsewhere(source, blob, signal, onDamaged))
     if (plain) await visit(blob.id, plain)
   }
@@ -157,7 +162,7 @@ async function loadElsewhere(
 
 function tryOpen(opener: BlobOpener, envelope: Buffer, blob: Wanted): Buffer | undefined {
   try {
-    return openBlob(opener, envelope, blob)
+    return opener.open(blob, envelope)
   } catch (error) {
     if (isFault(error, 'corrupt')) return undefined
     throw error

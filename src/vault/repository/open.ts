@@ -2,8 +2,8 @@ import { availableParallelism } from 'node:os'
 import { Fault, isFault } from '#base/faults'
 import type { Storage } from '#storage'
 import { sha256Hex, takeId } from './blob-id.ts'
+import { BlobOpener } from './blob-opener.ts'
 import { configKey, createConfig, decodeConfig, encodeConfig } from './config.ts'
-import { compressionLevels } from './compression.ts'
 import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { BlobIndex } from './index/blob-index.ts'
 import { decodeIndex } from './index/index-file.ts'
@@ -12,7 +12,7 @@ import { createMasterKeys, listKeys, openKeys, saveKey, type PasswordCost } from
 import { fileBytesMax } from './limits.ts'
 import { loadBlob, loadBlobs } from './loader.ts'
 import { lockRepository } from './lock.ts'
-import { decodePack, openBlob, readPackHeader } from './pack.ts'
+import { decodePack, readPackHeader } from './pack.ts'
 import { openPackProver, type PackProver } from './pack-prover.ts'
 import type {
   BlobSaver,
@@ -28,7 +28,6 @@ import type {
 } from './repository.ts'
 import { openSaver } from './saver.ts'
 import { encodeSnapshot, loadSnapshots } from './snapshots.ts'
-import { createZstd } from './zstd.ts'
 import { listFiles, loadJson, readFile, saveJson } from './stored-files.ts'
 
 type Options = { readonly signal: AbortSignal }
@@ -125,7 +124,7 @@ class OpenRepository implements Repository {
   readonly keyId: string
   readonly #parts: Parts
   readonly #index = new BlobIndex()
-  readonly #zstd = createZstd(compressionLevels.auto)
+  readonly #opener: BlobOpener
   /** Index files whose packs are in the index. */
   #loaded = new Set<string>()
 
@@ -133,6 +132,7 @@ class OpenRepository implements Repository {
     this.storage = parts.storage
     this.keyId = parts.keyId
     this.#parts = parts
+    this.#opener = new BlobOpener(parts.cipher)
   }
 
   get id(): string {
@@ -233,8 +233,7 @@ class OpenRepository implements Repository {
   }
 
   #source() {
-    const { storage, cipher } = this.#parts
-    return { storage, cipher, zstd: this.#zstd, index: this.#index }
+    return { storage: this.storage, index: this.#index, opener: this.#opener }
   }
 
   async readPackHeader(pack: string, sizeBytes: number, options: Options): Promise<PackedBlob[]> {
@@ -246,7 +245,7 @@ class OpenRepository implements Repository {
   }
 
   openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer {
-    return openBlob(this.#source(), envelope, blob)
+    return this.#opener.open(blob, envelope)
   }
 
   openPackProver(workers: number): PackProver {
@@ -324,7 +323,7 @@ class OpenRepository implements Repository {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#zstd[Symbol.dispose]()
+    this.#opener[Symbol.dispose]()
     this.#parts.cipher[Symbol.dispose]()
     this.#index.clear()
   }

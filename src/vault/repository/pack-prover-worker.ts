@@ -1,12 +1,11 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { assert } from '#base/faults'
-import { compressionLevels } from './compression.ts'
+import { BlobOpener } from './blob-opener.ts'
 import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { Kernels } from './kernels.ts'
-import { decodePack, openBlob } from './pack.ts'
+import { decodePack } from './pack.ts'
 import { type PackOpener, provePack } from './pack-proof.ts'
 import type { ProverAnswer, ProverRequest } from './pack-prover.ts'
-import { createZstd } from './zstd.ts'
 
 // One thread of a prover: a pack comes, what is wrong with it goes back. Keys cross threads as plain byte arrays.
 
@@ -17,10 +16,10 @@ const cipher = new EnvelopeCipher(
   { encrypt: Buffer.from(encrypt), macK: Buffer.from(macK), macR: Buffer.from(macR) },
   new Kernels(),
 )
-const parts = { cipher, zstd: createZstd(compressionLevels.auto) }
+const blobs = new BlobOpener(cipher)
 const opener: PackOpener = {
   decodePack: (pack, bytes) => decodePack(cipher, bytes, `pack ${pack}`),
-  openBlob: (blob, envelope) => openBlob(parts, envelope, blob),
+  openBlob: (blob, envelope) => blobs.view(blob, envelope),
 }
 
 port.on('message', ({ pack, bytes }: ProverRequest) => {

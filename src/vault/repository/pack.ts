@@ -1,11 +1,9 @@
 import { Reader, type Writer } from '#base/bytes'
 import { Fault, isFault } from '#base/faults'
 import type { Storage } from '#storage'
-import { sha256 } from './blob-id.ts'
 import { envelopeOverheadBytes, type EnvelopeCipher } from './crypto.ts'
 import { blobBytesMax, packBytesMax, packBytesMin, packHeaderBytesMax } from './limits.ts'
 import type { BlobType, PackedBlob } from './repository.ts'
-import type { Zstd } from './zstd.ts'
 
 // A pack: `blob envelopes, envelope of the header, length of that envelope (32 bits, little end first)`.
 
@@ -151,29 +149,4 @@ function openHeader(
   const end = tail.length - packTrailerBytes
   const header = cipher.open(tail.subarray(end - length, end), `header of ${what}`)
   return decodePackHeader(header, sizeBytes - packTrailerBytes - length, what)
-}
-
-/** What opening blobs takes; of one thread. */
-export type BlobOpener = { readonly cipher: EnvelopeCipher; readonly zstd: Zstd }
-
-/** Opens a blob's envelope, unpacks it, and compares it with its id. */
-export function openBlob(
-  { cipher, zstd }: BlobOpener,
-  envelope: Buffer,
-  blob: { readonly id: string; readonly type: BlobType; readonly plainLength: number },
-): Buffer {
-  const what = `${blob.type} blob ${blob.id}`
-  const opened = cipher.open(envelope, what)
-  const plain = blob.plainLength === 0 ? opened : unpack(zstd, opened, blob.plainLength, what)
-  if (!sha256(plain).equals(Buffer.from(blob.id, 'hex'))) {
-    throw new Fault('corrupt', `read ${what}: the bytes do not match the id`)
-  }
-  return plain
-}
-
-function unpack(zstd: Zstd, packed: Buffer, plainBytes: number, what: string): Buffer {
-  const plain = Buffer.allocUnsafe(plainBytes)
-  const size = zstd.decompress(packed, plain)
-  if (size === plainBytes) return plain
-  throw new Fault('corrupt', `unpack ${what}: it is no zstd frame of ${plainBytes} bytes`)
 }

@@ -6,6 +6,7 @@ import { chunkBytesMax, packBytesTarget } from './limits.ts'
 import { copyBytes } from './native-calls.ts'
 import { decodePack, packTrailerBytes, writeHeaderEntry } from './pack.ts'
 import type { BlobType, PackedBlob } from './repository.ts'
+import { Scratch } from './scratch.ts'
 import type { Zstd } from './zstd.ts'
 
 /** A pack that is ready to be stored. */
@@ -40,17 +41,6 @@ export function createOpenPack(type: BlobType, bytes: PackMemory): OpenPack {
   return { type, bytes, size: 0, header: new Writer(1024) }
 }
 
-/** Memory for the steps of one blob at a time; grows to the largest one. */
-class Scratch {
-  #bytes = Buffer.alloc(0)
-
-  /** Room for `size` bytes: what was there before is gone. */
-  room(size: number): Buffer {
-    if (this.#bytes.length < size) this.#bytes = Buffer.allocUnsafeSlow(Math.ceil(size * 1.25))
-    return this.#bytes
-  }
-}
-
 /** What sealing takes; of one thread, for one blob at a time. */
 export class BlobSealer {
   readonly #cipher: EnvelopeCipher
@@ -81,7 +71,7 @@ export class BlobSealer {
     const envelope = pack.bytes.subarray(pack.size, pack.size + length)
     const opened = this.#opened.room(payload.length)
     const size = this.#cipher.openInto(envelope, opened)
-    if (size !== payload.length || !this.#isSame(opened.subarray(0, size), payload, plain)) {
+    if (size !== payload.length || !this.#isSame(opened, payload, plain)) {
       throw new Fault('corrupt', 'write new blob: it does not decode to what was given', {
         hint: 'The memory or the processor of this machine may be failing.',
       })
@@ -93,7 +83,7 @@ export class BlobSealer {
     if (payload === plain) return opened.compare(plain) === 0
     const unpacked = this.#unpacked.room(plain.length)
     const size = this.#zstd.decompress(opened, unpacked)
-    return size === plain.length && unpacked.subarray(0, size).compare(plain) === 0
+    return size === plain.length && unpacked.compare(plain) === 0
   }
 }
 
