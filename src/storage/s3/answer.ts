@@ -1,3 +1,4 @@
+import type { ListObjectsV2CommandOutput } from '@aws-sdk/client-s3'
 import { type Code, Fault, type FaultDetails, fromSystem } from '#base/faults'
 
 type Verdict = readonly [Code, FaultDetails?]
@@ -127,6 +128,23 @@ export function fromS3(error: unknown, doing: string, signal: AbortSignal | unde
   const said =
     status === 0 ? code || (plainWords[error.name] ?? error.name) : `${status} ${error.name}`
   return new Fault(fault, `${doing}: ${said}`, { ...details, cause: error })
+}
+
+/** The tag that every answer about an object bears; throws for an answer of something that is no store. */
+export function checkTag(answer: { readonly ETag?: string | undefined }, doing: string): string {
+  if (answer.ETag) return answer.ETag
+  throw new Fault('unreachable', `${doing}: the answer is not that of a store`, {
+    hint: 'See whether a proxy or a login page stands between.',
+  })
+}
+
+/** Refuses an answer that is no listing: an empty or foreign body would read as an empty store. */
+export function checkListing(page: ListObjectsV2CommandOutput, doing: string): void {
+  const count = page.Contents?.length ?? 0
+  const whole = page.IsTruncated !== undefined && (page.KeyCount ?? count) === count
+  if (!whole || (page.IsTruncated && !page.NextContinuationToken)) {
+    throw new Fault('unreachable', `${doing}: the answer is no whole listing`)
+  }
 }
 
 /** The error code of S3's answer behind a Fault, for the few places that must tell refusals apart. */

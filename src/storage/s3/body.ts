@@ -22,8 +22,8 @@ export function readBody(
     body?.destroy()
     throw fault
   }
-  if (!body || sizeBytes === undefined) {
-    return drop(new Fault('protocol', `${doing}: answer without a length`))
+  if (!body || sizeBytes === undefined || !answer.ETag) {
+    return drop(new Fault('unreachable', `${doing}: the answer is not that of a store`))
   }
   if (!whole) {
     const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(answer.ContentRange ?? '')

@@ -33,6 +33,14 @@ async function openAt(endpoint: string, bucket: string, options: S3Options): Pro
   return openS3Storage(url, { credentials, retry: once, ...options })
 }
 
+/** What a login page of a network answers to everything. */
+const portal: HttpFault = {
+  kind: 'answer',
+  status: 200,
+  body: '<html><body>please log in</body></html>',
+  type: 'text/html',
+}
+
 /** Every third request goes wrong, each time in another way. */
 function hostile(): (request: { index: number; method: string }) => HttpFault | undefined {
   const kinds: readonly HttpFault[] = [
@@ -46,9 +54,15 @@ function hostile(): (request: { index: number; method: string }) => HttpFault | 
     { kind: 'flip', body: 'request', byte: 3 },
     { kind: 'cut', bodyBytes: 70_000, how: 'reset' },
     { kind: 'answer', status: 502, body: '' },
+    portal,
+    { kind: 'answer', status: 200, body: errorBody('InternalError') },
   ]
   let turns = 0
-  return ({ index }) => (index % 3 === 1 ? kinds[turns++ % kinds.length] : undefined)
+  return ({ index, method }) => {
+    const fault = index % 3 === 1 ? kinds[turns++ % kinds.length] : undefined
+    // Nothing in the answer to a DELETE could tell the store from a portal.
+    return method === 'DELETE' && fault === portal ? undefined : fault
+  }
 }
 
 const errorBody = (code: string) => `<?xml version="1.0"?><Error><Code>${code}</Code></Error>`
@@ -128,6 +142,28 @@ test('a failed listing never looks like an empty or a shorter one', async () => 
   }
   proxy.rule = () => undefined
   assert.equal((await collect(storage.list(''))).length, 5)
+})
+
+test('a login page’s answers are never taken for the store’s', async () => {
+  await using place = await behindProxy()
+  const { storage, proxy } = place
+  await storage.put('a', pattern(300_000))
+  proxy.rule = () => portal
+  await rejects(storage.put('b', pattern(10)), 'unreachable')
+  await rejects(storage.putStream('b', chunks(pattern(10), 3)), 'unreachable')
+  await rejects(storage.putStream('b', chunks(pattern(streamBytes), 65_536)), 'unreachable')
+  await rejects(storage.get('a'), 'unreachable')
+  await assert.rejects(storage.get('a', { start: 1, end: 5 }), isFault)
+  await rejects(readAll(storage.stream('a')), 'unreachable')
+  await rejects(storage.stat('a'), 'unreachable')
+  await rejects(collect(storage.list('')), 'unreachable')
+  const endpoint = proxy.endpoint
+  await rejects(openAt(endpoint, 'any', {}), 'unreachable')
+  proxy.rule = () => undefined
+  assert.deepEqual(
+    (await collect(storage.list(''))).map((info) => info.key),
+    ['a'],
+  )
 })
 
 test('a short answer is an error, and retry goes on where it broke', async () => {

@@ -13,7 +13,7 @@ import { Fault, isFault } from '#base/faults'
 import { retry, type RetryPolicy } from '#base/retry'
 import { tasks } from '#base/tasks'
 import type { PutOptions } from '../storage.ts'
-import { fromS3 } from './answer.ts'
+import { checkTag, fromS3 } from './answer.ts'
 import type { Slots } from './connection.ts'
 import type { S3Place } from './place.ts'
 import { bodyDigest, newObject, putRequest } from './request.ts'
@@ -96,7 +96,7 @@ export class Multipart {
     const request = putRequest(this.#place, key, { body, options, locked: this.#locked })
     await this.#again(doing, options.signal, async (signal, tries) => {
       try {
-        await this.#client.send(new PutObjectCommand(request), signal)
+        checkTag(await this.#client.send(new PutObjectCommand(request), signal), doing)
       } catch (error) {
         const fault = fromS3(error, doing, options.signal)
         const mine = createHash('md5').update(body).digest('hex')
@@ -110,14 +110,12 @@ export class Multipart {
     key: string,
     { options, doing }: { readonly options: PutOptions; readonly doing: string },
   ): Promise<string> {
-    const answer = await this.#again(doing, options.signal, (signal) =>
-      this.#client.send(
-        new CreateMultipartUploadCommand(newObject(this.#place, key, options)),
-        signal,
-      ),
-    )
-    if (!answer.UploadId) throw new Fault('protocol', `${doing}: upload without an id`)
-    return answer.UploadId
+    const request = new CreateMultipartUploadCommand(newObject(this.#place, key, options))
+    return this.#again(doing, options.signal, async (signal) => {
+      const { UploadId } = await this.#client.send(request, signal)
+      if (!UploadId) throw new Fault('unreachable', `${doing}: upload without an id`)
+      return UploadId
+    })
   }
 
   /** Sends what is cut, a few parts at a time; returns their tags in order, and the size of all. */
@@ -158,21 +156,17 @@ export class Multipart {
     { number, part, signal }: { number: number; part: Buffer; signal: AbortSignal },
   ): Promise<string> {
     const doing = `${upload.doing}, part ${number}`
-    const answer = await this.#again(doing, signal, (abortable) =>
-      this.#client.send(
-        new UploadPartCommand({
-          Bucket: this.#place.bucket,
-          Key: this.#place.prefix + upload.key,
-          UploadId: upload.id,
-          PartNumber: number,
-          Body: part,
-          ...bodyDigest(part, this.#locked),
-        }),
-        abortable,
-      ),
+    const request = new UploadPartCommand({
+      Bucket: this.#place.bucket,
+      Key: this.#place.prefix + upload.key,
+      UploadId: upload.id,
+      PartNumber: number,
+      Body: part,
+      ...bodyDigest(part, this.#locked),
+    })
+    return this.#again(doing, signal, async (abortable) =>
+      checkTag(await this.#client.send(request, abortable), doing),
     )
-    if (!answer.ETag) throw new Fault('protocol', `${doing}: answer without a tag`)
-    return answer.ETag
   }
 
   async #complete(
@@ -189,7 +183,7 @@ export class Multipart {
     })
     await this.#again(doing, options.signal, async (signal, tries) => {
       try {
-        await this.#client.send(request, signal)
+        checkTag(await this.#client.send(request, signal), doing)
       } catch (error) {
         // A try whose answer was lost has ended the upload; then the object is there, and is ours.
         const fault = fromS3(error, doing, options.signal)

@@ -1,5 +1,4 @@
 import {
-  DeleteObjectCommand,
   GetObjectCommand,
   GetObjectLockConfigurationCommand,
   ListObjectsV2Command,
@@ -7,17 +6,16 @@ import {
   type S3Client,
 } from '@aws-sdk/client-s3'
 import { Fault, isFault } from '#base/faults'
-import { randomHex } from '#base/ids'
 import { reservedName } from '../key.ts'
 import type { Storage } from '../storage.ts'
-import { answerName, fromS3 } from './answer.ts'
+import { answerName, checkListing, checkTag, fromS3 } from './answer.ts'
 import type { S3Place } from './place.ts'
+import { raceFairly } from './race.ts'
 import { putRequest } from './request.ts'
 
 const verdictName = `${reservedName}probe`
 const heeded = 'If-None-Match is heeded here, also when puts race.\n'
 const ignored = 'If-None-Match is not heeded here when puts race.\n'
-const racers = 12
 
 /** Finds out whether the place can be used at all, and what its store can do. */
 export async function probePlace(
@@ -28,11 +26,11 @@ export async function probePlace(
   await checkRegion(client, place)
   const abortable = signal ? { abortSignal: signal } : {}
   const list = new ListObjectsV2Command({ Bucket: place.bucket, Prefix: place.prefix, MaxKeys: 1 })
+  const doing = `open ${place.name}${place.endpoint ? ` at ${place.endpoint}` : ''}`
   try {
-    await client.send(list, abortable)
+    checkListing(await client.send(list, abortable), doing)
   } catch (error) {
-    const at = place.endpoint ? ` at ${place.endpoint}` : ''
-    throw fromS3(error, `open ${place.name}${at}`, signal)
+    throw fromS3(error, doing, signal)
   }
   const retention = await probeLock(client, place, signal)
   return { retention, conditionalPut: await probeCondition(client, place, retention, signal) }
@@ -81,17 +79,15 @@ async function probeCondition(
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
   const abortable = signal ? { abortSignal: signal } : {}
-  const put = (name: string, body: string, ifAbsent: boolean) =>
-    client.send(
-      new PutObjectCommand(
-        putRequest(place, name, { body: Buffer.from(body), options: { ifAbsent }, locked }),
-      ),
-      abortable,
-    )
+  const put = async (name: string, text: string, ifAbsent: boolean) => {
+    const body = Buffer.from(text)
+    const request = putRequest(place, name, { body, options: { ifAbsent }, locked })
+    return checkTag(await client.send(new PutObjectCommand(request), abortable), `put ${name}`)
+  }
   try {
     let verdict = await readVerdict(client, place, signal)
     if (verdict === undefined) {
-      verdict = (await race(client, place, put)) ? heeded : ignored
+      verdict = (await raceFairly(client, place, { locked, signal })) ? heeded : ignored
       await put(verdictName, verdict, false)
     }
     if (verdict !== heeded) return false
@@ -112,37 +108,17 @@ async function readVerdict(
   place: S3Place,
   signal: AbortSignal | undefined,
 ): Promise<string | undefined> {
+  const doing = `read ${place.name}${verdictName}`
   try {
     const answer = await client.send(
       new GetObjectCommand({ Bucket: place.bucket, Key: place.prefix + verdictName }),
       signal ? { abortSignal: signal } : {},
     )
+    checkTag(answer, doing)
     return await answer.Body?.transformToString()
   } catch (error) {
-    const fault = fromS3(error, `read ${place.name}${verdictName}`, signal)
+    const fault = fromS3(error, doing, signal)
     if (isFault(fault, 'missing')) return undefined
     throw fault
   }
-}
-
-/** Whether of many puts of one new key, sent at once, exactly one is taken. */
-async function race(
-  client: S3Client,
-  place: S3Place,
-  put: (name: string, body: string, ifAbsent: boolean) => Promise<unknown>,
-): Promise<boolean> {
-  const name = `${reservedName}race-${randomHex(8)}`
-  const results = await Promise.allSettled(
-    Array.from({ length: racers }, () => put(name, 'race', true)),
-  )
-  const winners = results.filter((result) => result.status === 'fulfilled').length
-  for (const result of results) {
-    if (result.status === 'fulfilled') continue
-    const fault = fromS3(result.reason, `race for ${name}`, undefined)
-    // Losers, or a store that will not hear of conditions. But a racer that lost its connection proves nothing:
-    // the whole probe is tried again.
-    if (!isFault(fault, 'exists', 'conflict', 'usage', 'unsupported')) throw fault
-  }
-  await client.send(new DeleteObjectCommand({ Bucket: place.bucket, Key: place.prefix + name }))
-  return winners === 1
 }

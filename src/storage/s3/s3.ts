@@ -6,7 +6,6 @@ import {
   HeadObjectCommand,
   type HeadObjectCommandOutput,
   ListObjectsV2Command,
-  type ListObjectsV2CommandOutput,
   PutObjectCommand,
   type S3Client,
 } from '@aws-sdk/client-s3'
@@ -14,7 +13,7 @@ import { Fault, isFault } from '#base/faults'
 import { defaultRetry, retry, type RetryPolicy } from '#base/retry'
 import { checkKey, checkPrefix, checkRange, isKey } from '../key.ts'
 import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
-import { fromS3 } from './answer.ts'
+import { checkListing, checkTag, fromS3 } from './answer.ts'
 import { readBody } from './body.ts'
 import {
   createClient,
@@ -97,18 +96,15 @@ class S3Storage implements Storage {
     checkKey(key)
     const doing = this.#doing('put', key)
     this.#checkCan(doing, options)
-    await this.#call(doing, options.signal, () =>
-      this.#client.send(
-        new PutObjectCommand(
-          putRequest(this.#place, key, {
-            body: joined(parts),
-            options,
-            locked: this.can.retention,
-          }),
-        ),
-        { ...abortable(options.signal) },
-      ),
+    const request = putRequest(this.#place, key, {
+      body: joined(parts),
+      options,
+      locked: this.can.retention,
+    })
+    const answer = await this.#call(doing, options.signal, () =>
+      this.#client.send(new PutObjectCommand(request), abortable(options.signal)),
     )
+    checkTag(answer, doing)
   }
 
   async putStream(
@@ -169,8 +165,10 @@ class S3Storage implements Storage {
     checkKey(key)
     const head = await this.#head(key, options.signal)
     if (!head) return undefined
+    const doing = this.#doing('stat', key)
+    checkTag(head, doing)
     if (head.ContentLength === undefined) {
-      throw new Fault('protocol', `${this.#doing('stat', key)}: no size in the answer`)
+      throw new Fault('unreachable', `${doing}: no size in the answer`)
     }
     const modifiedMs = head.LastModified?.getTime() ?? 0
     return { key, sizeBytes: head.ContentLength, modifiedMs }
@@ -194,17 +192,17 @@ class S3Storage implements Storage {
             Prefix: base + prefix,
             ...(token ? { ContinuationToken: token } : after ? { StartAfter: base + after } : {}),
           }),
-          { ...abortable(signal) },
+          abortable(signal),
         ),
       )
-      checkPage(page, doing)
+      checkListing(page, doing)
       for (const { Key: name = '', Size: sizeBytes, LastModified: modified } of page.Contents ??
         []) {
         const key = name.startsWith(base) ? name.slice(base.length) : ''
         // What somebody else put beside ours, and our own probe.
         if (!isKey(key)) continue
         if (key <= last || sizeBytes === undefined || !modified) {
-          throw new Fault('protocol', `${doing}: entry ${key} after ${last} makes no sense`)
+          throw new Fault('unreachable', `${doing}: entry ${key} after ${last} makes no sense`)
         }
         last = key
         yield { key, sizeBytes, modifiedMs: modified.getTime() }
@@ -225,7 +223,7 @@ class S3Storage implements Storage {
       await this.#call(doing, signal, () =>
         this.#client.send(
           new DeleteObjectCommand({ Bucket: this.#place.bucket, Key: this.#place.prefix + key }),
-          { ...abortable(signal) },
+          abortable(signal),
         ),
       )
     } catch (error) {
@@ -261,7 +259,7 @@ class S3Storage implements Storage {
           Key: this.#place.prefix + key,
           ...(whole ? {} : { Range: range }),
         }),
-        { ...abortable(signal) },
+        abortable(signal),
       )
     } catch (error) {
       if (!(error instanceof Error) || error.name !== 'InvalidRange') {
@@ -290,7 +288,7 @@ class S3Storage implements Storage {
       return await this.#call(doing, signal, () =>
         this.#client.send(
           new HeadObjectCommand({ Bucket: this.#place.bucket, Key: this.#place.prefix + key }),
-          { ...abortable(signal) },
+          abortable(signal),
         ),
       )
     } catch (error) {
@@ -303,9 +301,7 @@ class S3Storage implements Storage {
 
   async #checkBucket(doing: string, signal: AbortSignal | undefined): Promise<void> {
     await this.#call(`${doing}: bucket`, signal, () =>
-      this.#client.send(new HeadBucketCommand({ Bucket: this.#place.bucket }), {
-        ...abortable(signal),
-      }),
+      this.#client.send(new HeadBucketCommand({ Bucket: this.#place.bucket }), abortable(signal)),
     )
   }
 
@@ -346,15 +342,6 @@ class S3Storage implements Storage {
       const hint = 'Object lock is switched on when a bucket is made.'
       throw new Fault('unsupported', `${doing}: the bucket has no object lock`, { hint })
     }
-  }
-}
-
-/** Refuses an answer that is no listing: an empty or foreign body would read as an empty store. */
-function checkPage(page: ListObjectsV2CommandOutput, doing: string): void {
-  const count = page.Contents?.length ?? 0
-  const whole = page.IsTruncated !== undefined && (page.KeyCount ?? count) === count
-  if (!whole || (page.IsTruncated && !page.NextContinuationToken)) {
-    throw new Fault('unreachable', `${doing}: the answer is no whole listing`)
   }
 }
 
