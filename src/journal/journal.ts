@@ -192,6 +192,7 @@ class DirectoryJournal implements Journal {
     const file = await SpoolFile.open(pathOf(this.#directory, number), number)
     this.#held.defer(() => file.close())
     await syncDirectory(this.#directory)
+    last?.forget()
     this.#files.push(file)
     return file
   }

@@ -1,3 +1,4 @@
+import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { Fault, fromSystem } from '#base/faults'
 import type { LogBlock } from '#change'
@@ -7,6 +8,10 @@ import { corruptRecord, decodeBody, decodeHead, encodeRecord, recordHeadBytes } 
 type Mark = { readonly offset: number; readonly history: string; readonly first: string }
 
 const markEveryBytes = 256 * 1024
+/** Blocks at the end that are kept in memory: a reader that keeps up need not read the file. */
+const tailBytesMax = 4 * 1024 * 1024
+// Each write is durable when it returns: one call in place of a write and a sync.
+const openFlags = constants.O_RDWR | constants.O_CREAT | constants.O_APPEND | constants.O_DSYNC
 
 /** One file of the journal: records one behind the other, appended, later deleted as a whole. */
 export class SpoolFile {
@@ -16,6 +21,9 @@ export class SpoolFile {
   readonly #marks: Mark[] = []
   #size = 0
   #last: LogBlock | undefined
+  /** By where their records begin, oldest first. */
+  readonly #tail = new Map<number, { readonly block: LogBlock; readonly end: number }>()
+  #tailBytes = 0
 
   private constructor(path: string, number: number, handle: FileHandle) {
     this.path = path
@@ -24,7 +32,7 @@ export class SpoolFile {
   }
 
   static async open(path: string, number: number): Promise<SpoolFile> {
-    const handle = await open(path, 'a+', 0o600).catch((error: unknown) => {
+    const handle = await open(path, openFlags, 0o600).catch((error: unknown) => {
       throw fromSystem(error, `open journal ${path}`)
     })
     return new SpoolFile(path, number, handle)
@@ -62,17 +70,19 @@ export class SpoolFile {
       const { bytesWritten } = await this.#handle.writev([...parts])
       written = bytesWritten
       if (written !== size) throw new Fault('full', `append to journal ${this.path}: disk full`)
-      await this.#handle.datasync()
     } catch (error) {
       await this.#cut()
       throw fromSystem(error, `append to journal ${this.path}`)
     }
+    this.#keep(block, this.#size + size)
     this.#note({ ...block, bytes: emptyBytes }, size)
   }
 
   /** The record at `offset`; undefined at the end of what is synced. */
   async read(offset: number): Promise<{ block: LogBlock; end: number } | undefined> {
     if (offset >= this.#size) return undefined
+    const kept = this.#tail.get(offset)
+    if (kept) return kept
     const found = await this.#readAt(offset, this.#size)
     if (!found) throw corruptRecord(this.path, offset)
     return found
@@ -88,7 +98,14 @@ export class SpoolFile {
     return this.#marks[0]
   }
 
+  /** Lets go of what is kept in memory: this is no longer the file that is appended to. */
+  forget(): void {
+    this.#tail.clear()
+    this.#tailBytes = 0
+  }
+
   async close(): Promise<void> {
+    this.forget()
     await this.#handle.close()
   }
 
@@ -116,6 +133,19 @@ export class SpoolFile {
     return bytes.subarray(0, filled)
   }
 
+  #keep(block: LogBlock, end: number): void {
+    const size = block.bytes.length
+    if (size > tailBytesMax) return
+    // A copy: the bytes may be a view that their owner writes over, or that pins more than itself.
+    this.#tail.set(this.#size, { block: { ...block, bytes: Buffer.from(block.bytes) }, end })
+    this.#tailBytes += size + blockOverhead
+    for (const [at, { block: oldest }] of this.#tail) {
+      if (this.#tailBytes <= tailBytesMax) break
+      this.#tail.delete(at)
+      this.#tailBytes -= oldest.bytes.length + blockOverhead
+    }
+  }
+
   #note(block: LogBlock, size: number): void {
     const lastMark = this.#marks.at(-1)
     if (
@@ -135,4 +165,6 @@ export class SpoolFile {
   }
 }
 
+/** What a block takes in memory beside its bytes, commits and all: counted, so that many small ones stay bounded. */
+const blockOverhead = 1024
 const emptyBytes = Buffer.alloc(0)
