@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
@@ -175,33 +177,31 @@ describe('restore', { concurrency: false }, () => {
   })
 })
 
-test('a folder with later data is overwritten: nothing of it shines through', async () => {
+test('a folder that is overwritten keeps nothing of what was in it, and no link in it is followed', async () => {
   await using world = await World.begin()
   const { server } = world
-  await server.query('create table t (a int)')
-  await server.query('insert into t select generate_series(1, 1000)')
+  await server.query('create table t (a int); insert into t select generate_series(1, 1000)')
   await world.caughtUp()
   const target = { kind: 'latest' } as const
   const to = world.folder()
-  // The folder lived on: tables of the same file numbers, other rows, newer pages.
   await restored(world.request(target, { to }), async (client) => {
-    for (let n = 0; n < 30; n += 1) {
-      await client.query(`create table later_${n} as select generate_series(1, 5000) as a`)
-    }
-    await client.query('delete from t')
-    await client.query('vacuum full t')
-    await client.query('checkpoint')
+    await client.query('delete from t; create table later as select 1; checkpoint')
   })
-  for (let n = 0; n < 30; n += 1) {
-    await server.query(`create table mine_${n} as select generate_series(1, 10) as a`)
-  }
-  await world.caughtUp()
+  const outside = path.join(world.folder(), 'outside')
+  writeFileSync(outside, 'not ours')
+  // A relation file of later, log of later, and a way out.
+  const strangers = ['base/5/987654', 'pg_wal/000000010000000000000099', 'pg_replslot/a']
+  for (const name of strangers) writeFileSync(path.join(to, name), 'x')
+  symlinkSync(outside, path.join(to, 'base/link'))
+  symlinkSync(path.dirname(outside), path.join(to, 'pg_tblspc/987'))
   await restored(world.request(target, { to, force: true }), async (client) => {
     assert.equal((await rows(client)).length, 1000)
-    for (let n = 0; n < 30; n += 1) {
-      const { rows: found } = await client.query(`select count(*)::int as n, max(a) from mine_${n}`)
-      assert.deepEqual(found, [{ n: 10, max: 10 }], `mine_${n}`)
+    for (const name of [...strangers, 'base/link', 'pg_tblspc/987']) {
+      assert.equal(existsSync(path.join(to, name)), false, name)
     }
+    assert.equal(readFileSync(outside, 'utf8'), 'not ours')
+    const { rows: found } = await client.query("select to_regclass('later') as later")
+    assert.equal(found[0].later, null)
   })
 })
 
