@@ -1,6 +1,6 @@
 import { closeSync, constants, existsSync, openSync } from 'node:fs'
 import { Fault } from '#base/faults'
-import { show } from './scan.ts'
+import { show } from './byte-text.ts'
 
 const openMax = 256
 const openFlags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW

@@ -22,7 +22,7 @@ import { assert, Fault, fromSystem } from '#base/faults'
 import type { Prepared, TreeEntry, TreeTarget, Xattr } from '#change/tree'
 import { loadNative, type Native } from './native.ts'
 import { OpenFiles } from './open-files.ts'
-import { show } from './scan.ts'
+import { show } from './byte-text.ts'
 import { Directories } from './directories.ts'
 
 /** What to do about files that are there already; `refuse` accepts an empty or missing directory only. */

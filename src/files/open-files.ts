@@ -2,7 +2,7 @@ import { closeSync, constants, openSync, read, write } from 'node:fs'
 import { promisify } from 'node:util'
 import { fromSystem } from '#base/faults'
 import type { Directories } from './directories.ts'
-import { show } from './scan.ts'
+import { show } from './byte-text.ts'
 
 const openMax = 128
 const openFlags = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK

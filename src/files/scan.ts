@@ -4,14 +4,14 @@ import {
   openSync,
   closeSync,
   readSync,
-  readdirSync,
   readlinkSync,
   statSync,
 } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
-import { isAbsolute, join, resolve } from 'node:path/posix'
 import { Fault, fromSystem } from '#base/faults'
 import type { Hole, TreeEntry, TreeEvent, Xattr } from '#change/tree'
+import { type Branch, plantBranches } from './branches.ts'
+import { type ByteText, bytesOf, child, namesOf, show, textOf } from './byte-text.ts'
 import type { Native } from './native.ts'
 import { type Patterns, patternText } from './patterns.ts'
 
@@ -36,27 +36,6 @@ export type ScanRules = {
 /** Smaller holes are read like data; of so many in one file, the rest is. */
 const holeBytesMin = 8 * 1024 * 1024
 const holesMax = 4096
-
-/** How the lists of names are held and paths are built: one character a byte, which also sorts as bytes do. */
-type ByteText = string
-
-const bytesOf = (text: ByteText): Buffer => Buffer.from(text, 'latin1')
-const textOf = (bytes: Buffer): ByteText => bytes.toString('latin1')
-
-/** A place in the tree that the given paths span: above them their parents, at the tips what was asked for. */
-type Branch = {
-  /** Where its own attributes are read. */
-  readonly path: ByteText
-  /** Asked for by itself: walked whole. */
-  target: boolean
-  /** Not asked for itself, but lies below a path that was. */
-  covered: boolean
-  /** The file system of the directory that was asked for as `.` or the like, when this is an entry of it. */
-  device: bigint | undefined
-  /** What its first component is relative to. */
-  readonly base: ByteText
-  readonly children: Map<ByteText, Branch>
-}
 
 /** A directory that is being walked. */
 type Frame = {
@@ -92,7 +71,7 @@ class Scanner {
   }
 
   *run(): Generator<TreeEvent, void, void> {
-    const root = this.#branches()
+    const root = plantBranches(this.#rules.paths, this.#rules.workingDirectory)
     const frames: Frame[] = [frameOf(root, -1n, -1n)]
     for (let frame = frames.at(-1); frame; frame = frames.at(-1)) {
       const name = frame.names[frame.next++]
@@ -270,133 +249,11 @@ class Scanner {
     if (!marker.header) return lstatSync(path, { throwIfNoEntry: false }) !== undefined
     return startsWith(path, Buffer.from(marker.header))
   }
-
-  #branches(): Branch {
-    const root: Branch = {
-      path: '/',
-      target: false,
-      covered: false,
-      device: undefined,
-      base: '/',
-      children: new Map(),
-    }
-    const working = textOf(this.#rules.workingDirectory)
-    let spreads = 0
-    for (const path of this.#rules.paths) {
-      const text = clean(textOf(path))
-      const { base, parts } = split(text, working)
-      if (parts.length > 0) {
-        plant(root, text, working)
-        continue
-      }
-      // A path of `.` and `..` only, or `/`, stands for what is in that directory.
-      const { names, device } = listed(bytesOf(base))
-      for (const name of names) plant(root, join(text, name), working, device)
-      spreads += 1
-    }
-    prune(root)
-    if (spreads === 0 && !anyTargetExists(root))
-      throw new Fault('missing', `read ${this.#rules.paths.map(show).join(', ')}: nothing is there`)
-    return root
-  }
-}
-
-function clean(path: ByteText): ByteText {
-  return join(path).replace(/(.)\/$/, '$1')
-}
-
-function listed(directory: Buffer): { readonly names: ByteText[]; readonly device: bigint } {
-  try {
-    return { names: namesOf(directory), device: statSync(directory, { bigint: true }).dev }
-  } catch (error) {
-    throw fromSystem(error, `read ${show(directory)}`)
-  }
-}
-
-function split(path: ByteText, working: ByteText) {
-  const parts = path.split('/').filter((part) => part !== '' && part !== '.')
-  if (isAbsolute(path)) return { base: '/', parts }
-  const up = parts.findIndex((part) => part !== '..')
-  const steps = up < 0 ? parts.length : up
-  return { base: resolve(working, ...parts.slice(0, steps)), parts: parts.slice(steps) }
-}
-
-/** `device` is given for an entry of a directory that was asked for as `.` or the like. */
-function plant(root: Branch, path: ByteText, working: ByteText, device?: bigint): void {
-  const { base, parts } = split(path, working)
-  let branch = root
-  let at = base
-  for (const [index, part] of parts.entries()) {
-    at = child(at, part)
-    const name = index === 0 ? freeName(root, part, base) : part
-    let next = branch.children.get(name)
-    if (!next) {
-      next = {
-        path: at,
-        target: false,
-        covered: false,
-        device: undefined,
-        base,
-        children: new Map(),
-      }
-      branch.children.set(name, next)
-    }
-    branch = next
-  }
-  if (branch.target && device !== undefined) return
-  branch.target = true
-  branch.covered = device !== undefined
-  branch.device = device
-}
-
-/** Two relative paths may begin with the same name in different directories: the later one gets a number. */
-function freeName(root: Branch, name: ByteText, base: ByteText): ByteText {
-  for (let number = 0; ; number++) {
-    const free = number === 0 ? name : `${name}-${number}`
-    const taken = root.children.get(free)
-    if (!taken || taken.base === base) return free
-  }
-}
-
-/** Where a path was asked for and one below it too, the upper one's entries become targets of their own. */
-function prune(branch: Branch): void {
-  if (branch.target && branch.children.size > 0) {
-    branch.target = false
-    for (const name of namesOf(bytesOf(branch.path))) {
-      const path = child(branch.path, name)
-      const known = branch.children.get(name)
-      const { base } = branch
-      if (known?.target) continue
-      const children = known?.children ?? new Map<ByteText, Branch>()
-      branch.children.set(name, {
-        path,
-        target: true,
-        covered: true,
-        device: undefined,
-        base,
-        children,
-      })
-    }
-  }
-  for (const each of branch.children.values()) prune(each)
-}
-
-function anyTargetExists(branch: Branch): boolean {
-  if (branch.target) return lstatSync(bytesOf(branch.path), { throwIfNoEntry: false }) !== undefined
-  return [...branch.children.values()].some(anyTargetExists)
 }
 
 function frameOf(branch: Branch, device: bigint, targetDevice: bigint): Frame {
   const names = [...branch.children.keys()].sort()
   return { path: branch.path, names, next: 0, branch, device, targetDevice, markedOut: undefined }
-}
-
-function namesOf(directory: Buffer): ByteText[] {
-  return readdirSync(directory, { encoding: 'latin1' }).sort()
-}
-
-function child(directory: ByteText, name: ByteText): ByteText {
-  return directory.endsWith('/') ? directory + name : `${directory}/${name}`
 }
 
 function startsWith(path: Buffer, header: Buffer): boolean {
@@ -430,9 +287,4 @@ function remember(
 ): string | undefined {
   if (!known.has(id)) known.set(id, look())
   return known.get(id)
-}
-
-/** A path in a message, odd bytes and line ends made visible. */
-export function show(path: Buffer): string {
-  return JSON.stringify(patternText(path))
 }
