@@ -28,7 +28,7 @@ import type {
 } from './repository.ts'
 import { openSaver } from './saver.ts'
 import { encodeSnapshot, loadSnapshots } from './snapshots.ts'
-import { listFiles, loadJson, readFile, saveJson } from './stored-files.ts'
+import { listFiles, loadJson, loadJsonBytes, readFile, saveJson } from './stored-files.ts'
 
 type Options = { readonly signal: AbortSignal }
 
@@ -161,7 +161,8 @@ class OpenRepository implements Repository {
     for (const file of files) {
       if (this.#loaded.has(file.id)) continue
       try {
-        for (const pack of await this.loadIndexFile(file, { signal })) this.#index.addPack(pack)
+        const bytes = await loadJsonBytes(this.#parts, 'index', file, { signal })
+        this.#index.addFile(bytes, `index/${file.id}`)
         this.#loaded.add(file.id)
       } catch (error) {
         if (!onDamaged || !isFault(error, 'corrupt', 'missing')) throw error

@@ -49,24 +49,41 @@ export async function readFile(
 const compressedMark = 2
 const mayBeginJson: readonly number[] = [0x5b, 0x7b]
 
-/** The JSON of an unpacked file: plain in version 1, behind a mark byte and zstd in version 2. */
-export function decodeJson(plain: Buffer, what: string): unknown {
+/** The JSON text of an unpacked file: plain in version 1, behind a mark byte and zstd in version 2. */
+function unpackJson(plain: Buffer, what: string): Buffer {
   const first = plain[0]
-  if (first === compressedMark) {
-    return parseJson(decompressLimited(plain.subarray(1), jsonBytesMax, what).toString(), what)
-  }
-  if (first !== undefined && mayBeginJson.includes(first)) return parseJson(plain.toString(), what)
+  if (first === compressedMark) return decompressLimited(plain.subarray(1), jsonBytesMax, what)
+  if (first !== undefined && mayBeginJson.includes(first)) return plain
   throw new Fault('corrupt', `read ${what}: unknown encoding ${first ?? 'of nothing'}`)
 }
 
-export async function loadJson(
-  { storage, cipher }: { storage: Storage; cipher: EnvelopeCipher },
+/** The value of an unpacked file. */
+export function decodeJson(plain: Buffer, what: string): unknown {
+  return parseJson(unpackJson(plain, what).toString(), what)
+}
+
+type From = { readonly storage: Storage; readonly cipher: EnvelopeCipher }
+type Wanted = { readonly id: string; readonly sizeBytes?: number | undefined }
+
+/** Reads, opens and unpacks a file: the bytes of JSON that it holds. */
+export async function loadJsonBytes(
+  { storage, cipher }: From,
   folder: JsonFolder,
-  file: { readonly id: string; readonly sizeBytes?: number | undefined },
+  file: Wanted,
+  options: ReadOptions,
+): Promise<Buffer> {
+  const what = `${folder}/${file.id}`
+  return unpackJson(cipher.open(await readFile(storage, folder, file, options), what), what)
+}
+
+export async function loadJson(
+  from: From,
+  folder: JsonFolder,
+  file: Wanted,
   options: ReadOptions,
 ): Promise<unknown> {
-  const what = `${folder}/${file.id}`
-  return decodeJson(cipher.open(await readFile(storage, folder, file, options), what), what)
+  const bytes = await loadJsonBytes(from, folder, file, options)
+  return parseJson(bytes.toString(), `${folder}/${file.id}`)
 }
 
 /** Stores JSON text in the form of the repository's version, decoded and compared before it leaves. */

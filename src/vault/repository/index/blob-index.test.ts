@@ -5,6 +5,8 @@ import { Worker } from 'node:worker_threads'
 import type { BlobType, IndexedPack } from '../repository.ts'
 import { BlobIndex } from './blob-index.ts'
 import { BlobTable, hexWords, pendingPack } from './blob-table.ts'
+import { decodeIndex, encodeIndex } from './index-file.ts'
+import { scanIndex } from './index-scan.kernel.ts'
 
 function randomId(): string {
   return randomBytes(32).toString('hex')
@@ -90,6 +92,40 @@ test('a blob in two packs has two places, wherever they are kept', () => {
     assert.deepEqual(new Set(places.map((place) => place.pack)), new Set([one.id, two.id]))
     index.clear()
   }
+})
+
+test('both ways of reading an index file enter the same', () => {
+  const packs = makePacks(30, 20)
+  const text = encodeIndex(packs)
+  const spaced = JSON.stringify({ supersedes: [], ...(JSON.parse(text) as object) }, undefined, 1)
+  for (const form of [text, spaced, text.replace('"offset":0,', '"offset":0.0,')]) {
+    const index = new BlobIndex()
+    assert.equal(scanIndex(Buffer.from(form)), form === text)
+    index.addFile(Buffer.from(form), 'index')
+    index.addFile(Buffer.from(form), 'index')
+    check(index, packs)
+  }
+})
+
+test('the quick reader takes no bytes that the general one refuses, and reads them alike', () => {
+  const good = Buffer.from(encodeIndex(makePacks(2, 3)))
+  let taken = 0
+  for (let at = 0; at < good.length; at++) {
+    for (const byte of [0x20, 0x2c, 0x30, 0x39, 0x5d, 0x61, 0x67, 0x7d]) {
+      const bytes = Buffer.from(good)
+      bytes[at] = byte
+      if (!scanIndex(bytes)) continue
+      taken++
+      const wanted = decodeIndex(JSON.parse(bytes.toString()), 'index')
+      const index = new BlobIndex()
+      index.addFile(bytes, 'index')
+      const blobs = new Set(wanted.flatMap((pack) => pack.blobs.map((blob) => blob.id + pack.id)))
+      assert.deepEqual(new Set([...index.entries()].map((entry) => entry.id + entry.pack)), blobs)
+    }
+    assert.equal(scanIndex(good.subarray(0, at)), false)
+  }
+  assert.ok(taken > 100)
+  assert.equal(scanIndex(Buffer.concat([good, Buffer.from('\n')])), false)
 })
 
 test('a blob costs at most 64 bytes', () => {

@@ -1,7 +1,10 @@
 import { assert } from '#base/faults'
+import { parseJson } from '../json.ts'
 import { indexMemoryBlobsMax } from '../limits.ts'
-import type { BlobPlace, BlobType, IndexedPack, PackedBlob } from '../repository.ts'
+import type { BlobPlace, BlobType, IndexedPack } from '../repository.ts'
 import { BlobTable, hexWords, idWords, pendingPack, wordsHex, type Place } from './blob-table.ts'
+import { decodeIndex } from './index-file.ts'
+import { scanIndex } from './index-scan.kernel.ts'
 import { PackNames } from './pack-names.ts'
 import { idWordCount, packWord, treeBit } from './record.ts'
 import { placeAt } from './run-files.ts'
@@ -42,21 +45,41 @@ export class BlobIndex {
   addPack({ id, blobs }: IndexedPack): void {
     if (this.#packs.has(id)) return
     const pack = this.#packs.add(id)
-    if (this.table.count + blobs.length > this.#memoryBlobsMax) this.table.spill()
-    for (const blob of blobs) this.#addBlob(pack, blob)
+    for (const { id: blob, type, offset, length, plainLength } of blobs) {
+      this.#addBlob(hexWords(blob), type === 'tree', { pack, offset, length, plainLength })
+    }
   }
 
-  #addBlob(pack: number, blob: PackedBlob): void {
-    const words = hexWords(blob.id)
-    const tree = blob.type === 'tree'
-    const { offset, length, plainLength } = blob
+  /**
+   * Enters what an index file lists; throws `corrupt`, and enters nothing, when it is malformed. The two ways of
+   * reading agree; the general one serves what other programs may have written.
+   */
+  addFile(plain: Buffer, what: string): void {
+    if (!scanIndex(plain)) {
+      for (const pack of decodeIndex(parseJson(plain.toString(), what), what)) this.addPack(pack)
+      return
+    }
+    let pack = -1
+    scanIndex(plain, {
+      pack: (id) => {
+        const name = Buffer.from(id).toString('hex')
+        pack = this.#packs.has(name) ? -1 : this.#packs.add(name)
+      },
+      blob: (id, isTree, offset, length, plainLength) => {
+        if (pack < 0) return
+        this.#addBlob(idWords(id), isTree, { pack, offset, length, plainLength })
+      },
+    })
+  }
+
+  #addBlob(id: Uint32Array, isTree: boolean, place: Place): void {
+    if (this.table.count >= this.#memoryBlobsMax) this.table.spill()
     this.table.locked(() => {
-      const record = this.table.findRecord(words, tree)
+      const record = this.table.findRecord(id, isTree)
       if (record >= 0 && this.table.placeOf(record).pack === pendingPack) {
-        this.table.setPlace(record, tree, { pack, offset, length, plainLength })
+        this.table.setPlace(record, isTree, place)
       } else {
-        const added = this.table.add(words, tree, { pack, offset, length, plainLength })
-        assert(added, 'the blob table has room')
+        assert(this.table.add(id, isTree, place), 'the blob table has room')
       }
     })
   }
