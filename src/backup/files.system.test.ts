@@ -249,7 +249,9 @@ test('unchanged files are not read again, changed ones are, whatever their times
   assert.equal((await back({ force: true })).parent, undefined)
 })
 
-test('a full disk stops a restore with a fault that says so', { skip: noMounts }, async () => {
+test('a full disk stops a restore with a fault that says so, and the next one goes on', {
+  skip: noMounts,
+}, async () => {
   using scratch = new Scratch('files')
   const [source, small] = [scratch.join('source'), scratch.join('small')]
   mkdirSync(source)
@@ -259,9 +261,13 @@ test('a full disk stops a restore with a fault that says so', { skip: noMounts }
   await using repository = await initAt(scratch.join('repository'))
   await backupFiles({ repository, paths: [source], hostname, signal })
   const directory = join(small, 'target')
-  await assert.rejects(restoreFiles({ repository, directory, at: 'latest', signal }), (error) =>
-    isFault(error, 'full'),
-  )
+  const request = { repository, directory, subpath: source, at: 'latest', signal }
+  await assert.rejects(restoreFiles(request), (error) => isFault(error, 'full'))
+  // Once there is room, it goes on with what is missing.
+  assert.equal(spawnSync('mount', ['-o', 'remount,size=40m', small]).status, 0)
+  const { keptBytes } = await restoreFiles({ ...request, overwrite: 'always' })
+  assert.ok(keptBytes > 0n)
+  assertSameTree(describeTree(directory), describeTree(source))
 })
 
 test('one file system is not left; what is mounted in it stays an empty directory', {

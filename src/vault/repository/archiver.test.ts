@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { lstatSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { Fault, isFault } from '#base/faults'
 import type { Prepared, TreeEntry, TreeEvent, TreeSource, TreeTarget } from '#change/tree'
 import { MemStorage } from '#storage/mem'
+import { Scratch } from '../../../test/support/scratch.ts'
 import { archiveTree, chooseParent } from './archiver.ts'
 import { compareTree } from './comparer.ts'
 import { initRepository } from './open.ts'
@@ -196,6 +198,31 @@ test('a file that cannot be read is left out, told, and the others saved', async
   const target = new MemoryTarget()
   await restore(repository, tree, target)
   assert.deepEqual([...target.files.keys()], ['a', 'd'])
+})
+
+test('a file that is not what it was when it was looked at is saved, and told', async () => {
+  using scratch = new Scratch('archiver')
+  await using repository = await openMemory()
+  const path = Buffer.from(scratch.join('f'))
+  writeFileSync(path, Buffer.alloc(100_000, 1))
+  const stats = lstatSync(path, { bigint: true })
+  const entryOf = (mtimeNs: bigint, sizeBytes: bigint): TreeEntry => ({
+    ...attributes('f', mtimeNs),
+    ctimeNs: stats.ctimeNs,
+    inode: stats.ino,
+    kind: 'file',
+    sizeBytes,
+  })
+  const run = async (entry: TreeEntry) => {
+    async function* walkOne(): AsyncGenerator<TreeEvent> {
+      yield { kind: 'node', path, entry, content: { kind: 'path', path } }
+    }
+    const { changedCount, summary } = await archive(repository, { walk: walkOne })
+    return [changedCount, summary.total_bytes_processed]
+  }
+  assert.deepEqual(await run(entryOf(stats.mtimeNs, 100_000n)), [0, 100_000])
+  assert.deepEqual(await run(entryOf(stats.mtimeNs - 1n, 100_000n)), [1, 100_000])
+  assert.deepEqual(await run(entryOf(stats.mtimeNs, 5n)), [1, 100_000])
 })
 
 test('a store that fails ends the backup with its own fault, and no snapshot', async () => {
