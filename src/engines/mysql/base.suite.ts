@@ -79,6 +79,24 @@ export function baseTests(start: StartServer): void {
     assert.deepEqual(await server.query('select count(*) as n from d.t'), [{ n: 1 }])
   })
 
+  test('a view that works no more stops neither a base nor a restore, and is told of', async () => {
+    await using server = await start()
+    await server.query('create database d; create table d.t (a int); create table d.gone (a int)')
+    await server.query(
+      'create view d.broken as select a from d.gone; create view d.good as select a from d.t; drop table d.gone',
+    )
+    const signal = AbortSignal.timeout(60_000)
+    await using engine = await mysql.open(server.url, { signal, log: silentLog })
+    using base = await takeBase(engine)
+    await using target = await start()
+    const result = await mysql.restore(requestOf(base, undefined, target.url))
+    assert.match(result.next.join(), /refused the view `d`.`broken`/)
+    const views = await target.query(
+      `select table_name as n from information_schema.views where table_schema = 'd'`,
+    )
+    assert.deepEqual(views, [{ n: 'good' }])
+  })
+
   test('what is missing for a protection is found and mended by the statements given', async () => {
     await using server = await start({
       settings: { 'binlog-format': 'STATEMENT', 'sync-binlog': '0' },

@@ -67,6 +67,7 @@ export async function takeLogicalBase(
   progress.totalBytes = sized.reduce((sum, table) => sum + table.sizeBytes, 0)
   const copy = new Copy(source, snapshot, sink, options)
   await copy.run()
+  await snapshot.check()
   const objects = describe(catalog, copy.files)
   const entry = fileEntry(snapshot.timeUs)
   const lines = objects.map((object) => Buffer.from(`${JSON.stringify(object)}\n`))

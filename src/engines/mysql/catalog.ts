@@ -1,4 +1,4 @@
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import type { Flavor } from './flavor.ts'
 import type { Session } from './protocol/session.ts'
 import { quoteName, quoteNames, quotePlain, quoteText } from './sql.ts'
@@ -220,14 +220,35 @@ class CatalogReader {
   }
 
   async #view(database: string, name: string, columns: (string | null)[][]): Promise<View> {
-    const row = await this.#raw(`SHOW CREATE VIEW ${quoteNames(database, name)}`)
+    const facts = { database, name, columns: columns.map((column) => column[1] ?? '') }
+    try {
+      const row = await this.#raw(`SHOW CREATE VIEW ${quoteNames(database, name)}`)
+      const create = row[1] ?? Buffer.alloc(0)
+      return { ...facts, create, charset: String(row[2]), collation: String(row[3]) }
+    } catch (error) {
+      // A view that does not work any more, or not in this session: the catalog still has its text.
+      if (!isFault(error, 'engine')) throw error
+      return this.#viewText(facts)
+    }
+  }
+
+  async #viewText(facts: Pick<View, 'database' | 'name' | 'columns'>): Promise<View> {
+    await this.#run('SET SESSION character_set_results = utf8mb4')
+    const [definition, definer = '', security, charset, collation] = await this.#first(
+      `SELECT VIEW_DEFINITION, DEFINER, SECURITY_TYPE, CHARACTER_SET_CLIENT, COLLATION_CONNECTION
+       FROM information_schema.VIEWS WHERE ${isName('TABLE_SCHEMA', facts.database)}
+       AND ${isName('TABLE_NAME', facts.name)}`,
+    )
+    const at = (definer ?? '').lastIndexOf('@')
+    const account = [definer?.slice(0, at), definer?.slice(at + 1)].map((part) =>
+      quoteName(part ?? ''),
+    )
+    const create = `CREATE DEFINER=${account.join('@')} SQL SECURITY ${security} VIEW ${quoteNames(facts.database, facts.name)} AS ${definition}`
     return {
-      database,
-      name,
-      create: row[1] ?? Buffer.alloc(0),
-      charset: String(row[2]),
-      collation: String(row[3]),
-      columns: columns.map((column) => column[1] ?? ''),
+      ...facts,
+      create: Buffer.from(create),
+      charset: charset ?? 'utf8mb4',
+      collation: collation ?? 'utf8mb4_general_ci',
     }
   }
 

@@ -1,4 +1,4 @@
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import type { Progress } from '#base/progress'
 import { retry } from '#base/retry'
@@ -57,6 +57,8 @@ export class Load {
   readonly #control: Session
   readonly #canLocal: boolean
   rows = 0
+  /** What could not be made again, for the operator. */
+  readonly refused: string[] = []
 
   private constructor(
     objects: readonly StoredObject[],
@@ -231,9 +233,23 @@ export class Load {
       await this.#run(
         `SET SESSION character_set_client = ${view.charset}, collation_connection = ${view.collation}`,
       )
-      await this.#run(createView(view))
+      const at = quoteNames(view.database, view.name)
+      if (!(await this.#tolerate(`view ${at}`, createView(view))))
+        await this.#run(`DROP VIEW ${at}`)
     }
     await this.#settle()
+  }
+
+  /** A view or program that worked no more on the source cannot be made again: it is told of, and the data comes back. */
+  async #tolerate(what: string, sql: Buffer): Promise<boolean> {
+    try {
+      await this.#run(sql)
+      return true
+    } catch (error) {
+      if (!isFault(error, 'engine', 'denied')) throw error
+      this.refused.push(`The server refused the ${what}: ${error.message}`)
+      return false
+    }
   }
 
   async #programs(
@@ -244,7 +260,8 @@ export class Load {
     for (const program of programs) {
       await this.#run(`USE ${quoteName(program.database)}`)
       for (const statement of programSettings(program)) await this.#run(statement)
-      await this.#run(fromText(program.create))
+      const at = quoteNames(program.database, program.name)
+      await this.#tolerate(`${program.program} ${at}`, fromText(program.create))
       await this.#settle()
     }
   }

@@ -7,6 +7,7 @@ import { silentLog } from '#base/log'
 import type { Position } from '#change'
 import {
   Capture,
+  forLargeRows,
   closedFile,
   type StartServer,
   until,
@@ -20,7 +21,7 @@ const rotating = { 'max-binlog-size': '65536' }
 export function logTests(start: StartServer): void {
   test('archived segments are byte for byte the files of the server, across rotation, kill -9 and large events', async () => {
     await using server = await start({
-      settings: { ...rotating, 'max-allowed-packet': '64M', 'sync-binlog': '1' },
+      settings: { ...rotating, ...forLargeRows, 'sync-binlog': '1' },
     })
     await using capture = await Capture.start(server.url)
     await server.query(

@@ -24,6 +24,7 @@ import { RowBatch } from './row-batch.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { serverErrorNumber } from './protocol/server-error.ts'
 import { Session } from './protocol/session.ts'
+import { parseFlavor } from './flavor.ts'
 import { createGtidSet, type GtidSet } from './gtid.ts'
 import { judge } from './statements.ts'
 import type { Selection } from './targets.ts'
@@ -44,6 +45,7 @@ export type ReplayOptions = {
 }
 
 const suppressUseFlag = 0x8
+const togetherMax = 100
 const loadedFileMaxBytes = 256 * 1024 * 1024
 const payloadMaxEventBytes = 1100 * 1024 * 1024
 
@@ -71,10 +73,14 @@ async function readCollations(
   session: Session,
   signal: AbortSignal,
 ): Promise<Map<number, Collation>> {
-  const rows = await session.texts(
-    'SELECT ID, COLLATION_NAME, CHARACTER_SET_NAME FROM information_schema.COLLATIONS WHERE ID IS NOT NULL',
-    { signal },
-  )
+  const version = await session.one('SELECT @@global.version', { signal })
+  const flavor = parseFlavor(version?.[0] ?? '')
+  // From 10.10 on MariaDB's collations are of several character sets, and numbered here.
+  const several = flavor.family === 'mariadb' && flavor.number >= 101_001
+  const sql = several
+    ? 'SELECT ID, FULL_COLLATION_NAME, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY'
+    : 'SELECT ID, COLLATION_NAME, CHARACTER_SET_NAME FROM information_schema.COLLATIONS'
+  const rows = await session.texts(sql, { signal })
   return new Map(
     rows.map(([id, name, set]) => [Number(id), { name: name ?? '', charset: set ?? '' }]),
   )
@@ -93,6 +99,12 @@ class Replayer {
   #format: FormatDescription | undefined
   #settings = ''
   #database = ''
+  /** Transactions of the source that wait for one commit. */
+  #together = 0
+  /** Whether one of them is being replayed. */
+  #inside = false
+  /** Whether it holds more than rows. */
+  #mixed = false
   /** Whether the group under way is passed over: the base, or the log so far, has it. */
   #skipping = false
   #loads = new Map<number, { parts: Buffer[]; size: number }>()
@@ -124,6 +136,7 @@ class Replayer {
       await this.#take(event)
       if (this.#done >= plan.transactions) break
     }
+    await this.#close()
     if (this.#done < plan.transactions) {
       throw new Fault(
         'gap',
@@ -157,7 +170,7 @@ class Replayer {
 
   /** A new file. A transaction that is still open was cut off by a crash of the source. */
   async #begin(header: EventHeader, body: Buffer, format: FormatDescription): Promise<void> {
-    if (!this.#finder.idle) await this.#run('ROLLBACK')
+    if (!this.#finder.idle) await this.#end('ROLLBACK')
     this.#finder.reset()
     this.#skipping = false
     this.#format = format
@@ -212,7 +225,7 @@ class Replayer {
       case eventType.queryCompressed:
         return this.#query(header, decodeQuery(body, header.type), format)
       case eventType.xid:
-        return this.#run('COMMIT')
+        return this.#end('COMMIT')
       case eventType.xaPrepare:
         return this.#prepareXa(body)
       case eventType.mariadbGtid:
@@ -244,12 +257,41 @@ class Replayer {
     }
   }
 
+  /**
+   * Several transactions of the source are committed as one: a restore that fails is begun anew, so nobody can see the
+   * difference, and the target is spared most of its commits. A transaction with statements among its rows ends a run.
+   */
+  async #open(): Promise<void> {
+    if (this.#together === 0) await this.#run('START TRANSACTION')
+    else await this.#run('SAVEPOINT redoubt')
+    this.#together += 1
+    this.#inside = true
+  }
+
+  /** `COMMIT`, or `ROLLBACK` of this one alone, not of those that wait with it for their commit. */
+  async #end(verb: string): Promise<void> {
+    this.#inside = false
+    if (verb.trim().toUpperCase() === 'ROLLBACK') {
+      const alone = this.#together <= 1
+      await this.#run(alone ? 'ROLLBACK' : 'ROLLBACK TO SAVEPOINT redoubt')
+      if (alone) this.#together = 0
+    }
+    if (this.#together >= togetherMax || this.#mixed) await this.#close()
+  }
+
+  async #close(): Promise<void> {
+    this.#mixed = false
+    if (this.#together === 0) return
+    this.#together = 0
+    await this.#run('COMMIT')
+  }
+
   /** MariaDB's GTID event itself opens a transaction, unless one statement stands alone or an XA transaction ends. */
   async #mariadbGroup(body: Buffer): Promise<void> {
     const reader = new Reader(body, 'GTID event', 12)
     const flags = reader.u8()
     if ((flags & (1 | 128)) !== 0) return
-    if ((flags & 64) === 0) return this.#run('START TRANSACTION')
+    if ((flags & 64) === 0) return this.#open()
     if ((flags & 2) !== 0) reader.skip(8)
     const formatId = reader.u32le()
     const globalSize = reader.u8()
@@ -260,8 +302,8 @@ class Replayer {
 
   async #query(header: EventHeader, query: QueryEvent, format: FormatDescription): Promise<void> {
     const verb = verbOf(query.sql)
-    if (verb === 'begin') return this.#run('START TRANSACTION')
-    if (verb === 'end') return this.#run(query.sql.toString('latin1'))
+    if (verb === 'begin') return this.#open()
+    if (verb === 'end') return this.#end(query.sql.toString('latin1'))
     if (verb === 'xa-start') return this.#startXa(query.sql)
     if (judge(query.sql, query.database.toString(), this.#options.selection) === 'none') return
     await this.#statement(header, query, query.sql, format)
@@ -273,6 +315,9 @@ class Replayer {
     sql: Buffer,
     format: FormatDescription,
   ): Promise<void> {
+    // A statement by itself would commit what is open, and is not to be rolled back with it.
+    if (this.#inside) this.#mixed = true
+    else await this.#close()
     const { assignments } = statementSettings(header, query, format.family, this.#collations)
     const settings = `SET ${assignments.join(', ')}`
     if (settings !== this.#settings) await this.#run(settings)
@@ -310,6 +355,7 @@ class Replayer {
    * and outlives it.
    */
   async #startXa(sql: Buffer): Promise<void> {
+    await this.#close()
     const session = await openReplaySession(this.#options)
     if (this.#header) await this.#describeFormat(session, this.#header.header, this.#header.body)
     this.#session = session

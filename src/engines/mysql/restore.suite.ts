@@ -5,6 +5,7 @@ import type { Target } from '#change'
 import { makeEverything } from '../../../test/support/mysql-every-type.ts'
 import {
   Capture,
+  forLargeRows,
   checksums,
   requestOf,
   type StartServer,
@@ -32,9 +33,13 @@ export function restoreTests(start: StartServer): void {
     await writer.did(60)
     // The log names tables, columns and statements of every kind after the base as well.
     await makeEverything(server)
+    // MySQL 5.6 with GTIDs knows no table that is made of a select.
     await server.query(
-      'create table d.copy as select id, v from d.t; alter table d.copy add column z int default 7, add index (v(5))',
+      server.version === '5.6'
+        ? 'create table d.copy (id int, v varchar(500)); insert into d.copy select id, v from d.t'
+        : 'create table d.copy as select id, v from d.t',
     )
+    await server.query('alter table d.copy add column z int default 7, add index (v(5))')
     await server.query(
       'rename table d.copy to d.moved; truncate table d.m; drop table if exists d.none',
     )
@@ -109,13 +114,15 @@ export function restoreTests(start: StartServer): void {
   })
 
   test('XA transactions, statements with session settings, and big transactions are replayed', async () => {
-    await using server = await start({ settings: { 'max-allowed-packet': '64M' } })
+    await using server = await start({ settings: { ...forLargeRows } })
     await using capture = await Capture.start(server.url)
     await server.query(
       'create database d; create table d.t (id int primary key, v longtext) engine=innodb',
     )
     using base = await takeBase(capture.engine, 1)
-    await xaStory(server)
+    // Before 5.7 a prepared XA transaction is in no log.
+    const hasXa = server.version !== '5.6'
+    if (hasXa) await xaStory(server)
     await server.query(`insert into d.t values (100, repeat('x', 20000000))`)
     await server.query('create table d.seq (n int primary key)')
     await server.query(
@@ -125,13 +132,17 @@ export function restoreTests(start: StartServer): void {
     await server.query(`insert into d.wide select n, repeat('w', 900) from d.seq`)
     if (server.scheme === 'mariadb' || server.version === '5.6') await statements(server)
     await capture.caughtUp(server)
-    await using target = await start()
+    await using target = await start({ settings: forLargeRows })
     const result = await mysql.restore(requestOf(base, capture.archive, target.url))
     assert.deepEqual(await checksums(target), await checksums(server))
+    if (!hasXa) return
     assert.match(result.next.join(), /1 prepared XA/)
     const [row] = await target.query<{ data: unknown }>('xa recover')
     assert.equal(String(row?.data), 'left')
   })
+
+  // The package with MySQL 5.6 holds a server that starts only where it was unpacked: no scratch server is made of it.
+  if (process.env['REDOUBT_TEST_MYSQL'] === '5.6') return
 
   test('one table comes back alone, through a scratch server where a foreign key could have changed it', async () => {
     await using server = await start()

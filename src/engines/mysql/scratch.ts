@@ -131,10 +131,13 @@ export async function runProgram(
   args: readonly string[],
   signal: AbortSignal,
 ): Promise<string> {
+  // A server that starts removes temporary tables of others from the folder that it shares with them.
+  const folder = await mkdtemp(join(tmpdir(), 'redoubt-program-'))
+  if (serverUser) await chown(folder, serverUser.uid, serverUser.gid)
   const child = spawn(program, args, {
     cwd: '/',
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, HOME: '/nonexistent' },
+    env: { ...process.env, HOME: '/nonexistent', TMPDIR: folder },
     timeout: programTimeoutMs,
     signal,
     ...serverUser,
@@ -153,6 +156,8 @@ export async function runProgram(
     code = await promise
   } catch (error) {
     throw fromSystem(error, `run ${program}`)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
   }
   if (code === 0) return said
   throw new Fault('engine', `run ${program}: it ended with ${code}: ${said.trim().slice(-1500)}`)
@@ -195,7 +200,7 @@ export class LocalServer implements AsyncDisposable {
     const child = spawn(programs.server, args, {
       cwd: '/',
       stdio: ['ignore', log, log],
-      env: { ...process.env, HOME: '/nonexistent' },
+      env: { ...process.env, HOME: '/nonexistent', TMPDIR: scratch },
       // A group of its own: an interrupt at the terminal is ours to handle.
       detached: true,
       ...serverUser,

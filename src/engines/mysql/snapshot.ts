@@ -11,6 +11,7 @@ import { quoteNames } from './sql.ts'
 
 /** How long a lock may be waited for, during which commits pile up behind it. */
 const lockWaitSeconds = 2
+const sessionSeconds = 7 * 24 * 3600
 const locking = { triesMax: 10, firstDelayMs: 200, delayMaxMs: 5_000 }
 /** Attempts without any lock, before commits are blocked for the moment that it takes. */
 const lockFreeTries = 10
@@ -27,6 +28,8 @@ export type Snapshot = AsyncDisposable & {
   readonly sessions: readonly Session[]
   /** A session that keeps the tables without transactions from changing until it is released. */
   readonly frozen: Session | undefined
+  /** Throws when the session that keeps schema changes away was lost meanwhile. */
+  check(): Promise<void>
   /** Ends the freeze: those tables were copied. */
   release(): Promise<void>
 }
@@ -57,24 +60,30 @@ export async function openSnapshot(
     sessions.push(session)
   }
   const context = { endpoint, flavor, signal, log }
-  await guard.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`, { signal })
   const freezer = await open()
+  for (const session of [guard, freezer]) {
+    // They hold their locks while they say nothing, maybe for hours.
+    await session.query(
+      `SET SESSION lock_wait_timeout = ${lockWaitSeconds}, wait_timeout = ${sessionSeconds}`,
+      { signal },
+    )
+  }
   const taken = await takeTogether(context, guard, freezer, sessions)
   const kept = stack.move()
   return {
     ...taken,
     sessions,
     frozen: taken.frozen ? freezer : undefined,
+    check: async () => void (await guard.query('DO 0', { signal })),
     release: async () => void (await freezer.query('UNLOCK TABLES', { signal })),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
 }
 
 async function prepareReader(session: Session, flavor: Flavor, signal: AbortSignal): Promise<void> {
-  const long = 24 * 3600
   await session.query(
     `SET SESSION sql_mode = '', time_zone = '+00:00', character_set_results = NULL,
-     wait_timeout = ${long}, net_write_timeout = ${long}, net_read_timeout = ${long}`,
+     wait_timeout = ${sessionSeconds}, net_write_timeout = ${sessionSeconds}, net_read_timeout = ${sessionSeconds}`,
     { signal },
   )
   const limit = flavor.family === 'mariadb' ? 'max_statement_time' : 'max_execution_time'
@@ -264,7 +273,6 @@ function unsafe(catalog: Catalog): string[] {
 async function freeze(freezer: Session, catalog: Catalog, signal: AbortSignal): Promise<boolean> {
   const tables = unsafe(catalog)
   if (tables.length === 0) return false
-  await freezer.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`, { signal })
   await prepareFreezer(freezer, signal)
   await freezer.query(`LOCK TABLES ${tables.join(', ')}`, { signal })
   return true
