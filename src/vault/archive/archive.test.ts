@@ -337,6 +337,14 @@ test('a damaged fold is read from its parts while they live', async () => {
     const back = await collect(await reader.read('seg-000000', { signal }))
     assert.deepEqual(back, log.bytes(0, 1000))
   }
+  await storage.put(full, flip(bytes, 300))
+  const reader = await openReader({ storage, source, reading: keys.reading, signal })
+  const from = { history: 'h1', at: position(0) }
+  const segments = await Array.fromAsync(reader.segments(from, { signal }))
+  assert.deepEqual(
+    segments.map(({ first, next, sizeBytes }) => [first, next, sizeBytes]),
+    [[position(0), position(1000), 1000]],
+  )
 })
 
 test('parts that are folded and deleted while they are read are read from the fold', async () => {

@@ -1,8 +1,8 @@
-import { Fault, isFault } from '#base/faults'
+import { assert, Fault, isFault } from '#base/faults'
 import type { Commit, LogBlock, LogReader, LogSegment, Position } from '#change'
 import type { Storage } from '#storage'
 import { type IndexedSegment, type LogIndex, readIndex, type Stretch } from './log-index.ts'
-import type { StoredObject } from './inventory.ts'
+import { readHeads, type StoredObject } from './inventory.ts'
 import { openObject, type Reading, readHead, unpack } from './object.ts'
 import type { Piece } from './piece.ts'
 import type { LogRecord } from './record.ts'
@@ -13,6 +13,15 @@ export type ReaderOptions = {
   readonly reading: Reading
   readonly signal: AbortSignal
 }
+
+type SegmentEnds = {
+  readonly indexed: IndexedSegment
+  readonly head: LogRecord
+  readonly last: LogRecord
+}
+
+/** Segments whose records are read at once, ahead of whoever walks through them. */
+const headsAhead = 32
 
 type WithSignal = { readonly signal: AbortSignal }
 
@@ -140,31 +149,64 @@ export class ArchiveReader implements LogReader {
     first: Position,
     signal: AbortSignal,
     acrossHole = true,
-  ): AsyncGenerator<{ indexed: IndexedSegment; head: LogRecord; last: LogRecord }, void, void> {
+  ): AsyncGenerator<SegmentEnds, void, void> {
     const stretches = this.#stretchesFrom(first)
     const following = this.#index.stretches.indexOf(stretches.at(-1) as Stretch) + 1
     const beyond = this.#index.stretches[following]
     const segments = stretches.flatMap((stretch) => stretch.segments)
-    let reached = false
-    for (const [i, indexed] of segments.entries()) {
-      signal.throwIfAborted()
-      const after = segments[i + 1]
-      const ended = after?.history === first.history && (after.objects[0]?.first ?? '') <= first.at
-      if (indexed.history === first.history && ended) continue
-      const head = await this.#head(indexed.objects[0], signal)
-      const one = indexed.objects.length === 1
-      const last = one ? head : await this.#head(indexed.objects.at(-1), signal)
-      if (!head || !last) continue
-      if (indexed === segments.at(-1) && !reached && indexed.history === first.history) {
-        if (last.next < first.at) throw this.#gap(first, `the archive ends at ${last.next}`)
+    const skipped = segments.findLastIndex(
+      ({ history, objects }) => history === first.history && (objects[0]?.first ?? '') <= first.at,
+    )
+    const wanted = segments.slice(Math.max(0, skipped))
+    for (let at = 0; at < wanted.length; at += headsAhead) {
+      const batch = wanted.slice(at, at + headsAhead)
+      for (const found of await this.#ends(batch, signal)) {
+        const only = segments.length === Math.max(0, skipped) + 1
+        if (only && found.indexed.history === first.history && found.last.next < first.at) {
+          throw this.#gap(first, `the archive ends at ${found.last.next}`)
+        }
+        yield found
       }
-      reached = true
-      yield { indexed, head, last }
     }
     if (beyond && acrossHole) {
       const ends = segments.at(-1)
       throw this.#gap(first, `behind segment ${ends?.segment} the log has a hole`)
     }
+  }
+
+  /** First and last records of some segments. */
+  async #ends(segments: readonly IndexedSegment[], signal: AbortSignal): Promise<SegmentEnds[]> {
+    const objects = segments.flatMap((one) => [one.objects[0], one.objects.at(-1)])
+    const unique = [...new Set(objects)].filter((object) => object !== undefined)
+    const heads = await readHeads(this.#storage, unique, this.#reading, signal)
+    const headOf = (object: StoredObject | undefined) => object && heads[unique.indexOf(object)]
+    const ends: SegmentEnds[] = []
+    for (const indexed of segments) {
+      const [head, last] = [headOf(indexed.objects[0]), headOf(indexed.objects.at(-1))]
+      assert(head && last, 'a segment has objects')
+      if ('record' in head && 'record' in last) {
+        ends.push({ indexed, head: head.record, last: last.record })
+      } else {
+        const error = 'error' in head ? head.error : 'error' in last ? last.error : undefined
+        ends.push(await this.#endsOtherwise(indexed, error, signal))
+      }
+    }
+    return ends
+  }
+
+  /** The same for a segment whose objects are gone or damaged: from those that were folded since, or from what was folded. */
+  async #endsOtherwise(
+    indexed: IndexedSegment,
+    error: unknown,
+    signal: AbortSignal,
+  ): Promise<SegmentEnds> {
+    if (!isFault(error, 'corrupt', 'forged', 'missing')) throw error
+    const moved = error.code === 'missing' ? await this.#listAgain(indexed, signal) : undefined
+    const objects = moved ?? indexed.objects.flatMap((one) => standIns(indexed, one) ?? [one])
+    const head = await this.#head(objects[0], signal)
+    const last = await this.#head(objects.at(-1), signal)
+    assert(head && last, 'a segment has objects')
+    return { indexed, head, last }
   }
 
   async *#pieces(
