@@ -81,7 +81,8 @@ type StoredPack = IndexedPack & { readonly sizeBytes: number }
 
 /**
  * Reads a pack and proves all of it. What fails is read a second time, since it may have been the transfer.
- * Undefined when the pack is sound. `prover` does the work on other threads; without it this thread does.
+ * Undefined when the pack is sound. `prover` takes the work to other threads
+ * as long as one is free; else this thread does it.
  */
 export async function checkPackData(
   repository: Repository,
@@ -101,7 +102,7 @@ async function readPack(
     if (pack.sizeBytes > wholeBytesMax) return await readInPieces(repository, pack, options)
     const bytes = await repository.storage.get(packKey(pack.id), { signal: options.signal })
     const { id, blobs } = pack
-    return options.prover
+    return options.prover?.isFree
       ? await options.prover.prove({ id, blobs }, bytes)
       : provePack(repository, pack, bytes)
   } catch (error) {

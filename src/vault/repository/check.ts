@@ -52,9 +52,8 @@ const packsWidth = 4
 /** Below this, threads cost more than they save. */
 const proverBytesMin = 64 * 1024 * 1024
 
-function proverThreads(): number {
-  return Math.min(availableParallelism(), 4)
-}
+/** Beside this one. */
+const proverThreads = Math.min(availableParallelism() - 1, 3)
 
 /**
  * Checks that every snapshot can be restored: indexes and packs fit each other, all trees decode, every blob is
@@ -216,7 +215,9 @@ class Check {
       progress.totalBytes = chosenBytes
     }
     await using prover =
-      chosenBytes < proverBytesMin ? undefined : this.#repository.openPackProver(proverThreads())
+      proverThreads === 0 || chosenBytes < proverBytesMin
+        ? undefined
+        : this.#repository.openPackProver(proverThreads)
     const done = new IdSet()
     for (const file of await this.#repository.listFiles('index', { signal })) {
       const packs = await this.#loadIndexFile(file)
