@@ -4,6 +4,7 @@ import { isFault } from '#base/faults'
 import type { RetryPolicy } from '#base/retry'
 import { FaultProxy } from '../../../test/support/fault-proxy.ts'
 import { type HttpFault, HttpFaultProxy } from '../../../test/support/http-fault-proxy.ts'
+import { createProbedBucket } from '../../../test/support/probed-bucket.ts'
 import { sharedCeph } from '../../../test/support/servers/ceph.ts'
 import type { Storage } from '../storage.ts'
 import { chunks, collect, pattern, readAll, rejects, storageSuite } from '../storage.suite.ts'
@@ -16,9 +17,9 @@ const streamBytes = 11_000_003
 
 /** A store of its own behind a proxy; the store goes first when the scope ends. */
 async function behindProxy(options: S3Options = {}) {
-  const ceph = await sharedCeph()
+  const { ceph, bucket } = await createProbedBucket()
   const proxy = await HttpFaultProxy.start({ port: ceph.port })
-  const storage = await openAt(proxy.endpoint, await ceph.createBucket(), options)
+  const storage = await openAt(proxy.endpoint, bucket, options)
   const dispose = async () => {
     await storage[Symbol.asyncDispose]()
     await proxy[Symbol.asyncDispose]()
@@ -80,11 +81,10 @@ storageSuite(
 storageSuite(
   's3 behind a slow network',
   async () => {
-    const ceph = await sharedCeph()
+    const { ceph, bucket } = await createProbedBucket()
     const proxy = await FaultProxy.start({ port: ceph.port })
     proxy.set({ delayMs: 5, jitterMs: 5 })
-    const endpoint = `http://127.0.0.1:${proxy.port}`
-    return closing(await openAt(endpoint, await ceph.createBucket(), {}), proxy)
+    return closing(await openAt(`http://127.0.0.1:${proxy.port}`, bucket, {}), proxy)
   },
   { streamBytes },
 )

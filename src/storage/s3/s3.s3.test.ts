@@ -9,6 +9,7 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import { eachLimit } from '#base/tasks'
+import { createProbedBucket } from '../../../test/support/probed-bucket.ts'
 import { Ceph, cephKmsKeyId, sharedCeph } from '../../../test/support/servers/ceph.ts'
 import type { Storage } from '../storage.ts'
 import { chunks, collect, pattern, rejects, storageSuite } from '../storage.suite.ts'
@@ -17,11 +18,6 @@ import { openS3Storage, type S3Options } from './s3.ts'
 /** The size of the large stream: `REDOUBT_S3_STREAM_MB=5120` for the long run. */
 const streamMb = Number(process.env['REDOUBT_S3_STREAM_MB'] ?? 200)
 const streamBytes = 11_000_003
-
-async function bucketOf(options: { objectLock?: boolean } = {}) {
-  const ceph = await sharedCeph()
-  return { ceph, bucket: await ceph.createBucket(options) }
-}
 
 function openIn(
   { ceph, bucket }: { ceph: Ceph; bucket: string },
@@ -33,25 +29,30 @@ function openIn(
   return openS3Storage(url, { credentials, ...options })
 }
 
-storageSuite('s3', async () => openIn(await bucketOf()), { streamBytes })
-storageSuite('s3 with object lock', async () => openIn(await bucketOf({ objectLock: true })), {
-  streamBytes,
-})
+storageSuite('s3', async () => openIn(await createProbedBucket()), { streamBytes })
+storageSuite(
+  's3 with object lock',
+  async () => openIn(await createProbedBucket({ objectLock: true })),
+  {
+    streamBytes,
+  },
+)
 storageSuite(
   's3 with encryption by the server',
-  async () => openIn(await bucketOf(), `&sse=aws:kms&sse-kms-key-id=${cephKmsKeyId}`),
+  async () => openIn(await createProbedBucket(), `&sse=aws:kms&sse-kms-key-id=${cephKmsKeyId}`),
   { streamBytes },
 )
 
 test('what the store can do is tried, and the verdict kept for later', async () => {
-  const plain = await bucketOf()
+  const ceph = await sharedCeph()
+  const plain = { ceph, bucket: await ceph.createBucket() }
   await using first = await openIn(plain)
   await using second = await openIn(plain)
   assert.deepEqual(first.can, { conditionalPut: true, retention: false })
   assert.deepEqual(second.can, first.can)
   assert.deepEqual(await collect(second.list('')), [], 'the verdict is no object of ours')
   // This gateway heeds conditions in a bucket with versions, but not when puts race.
-  const locked = await bucketOf({ objectLock: true })
+  const locked = { ceph, bucket: await ceph.createBucket({ objectLock: true }) }
   await using third = await openIn(locked)
   assert.deepEqual(third.can, { conditionalPut: false, retention: true })
   const before = await locked.ceph.versions(locked.bucket)
@@ -61,7 +62,7 @@ test('what the store can do is tried, and the verdict kept for later', async () 
 })
 
 test('list() pages through 10,000 keys', async () => {
-  await using storage = await openIn(await bucketOf())
+  await using storage = await openIn(await createProbedBucket())
   const keys = Array.from({ length: 10_000 }, (_, i) => `k/${(i * 7919) % 10_000}`)
   await eachLimit(keys, 32, undefined, (key) => storage.put(key, Buffer.alloc(0)))
   const sorted = keys.toSorted()
@@ -128,7 +129,7 @@ test('storage class and encryption reach the store', async () => {
 })
 
 test('retention keeps the bytes that were locked', async () => {
-  const place = await bucketOf({ objectLock: true })
+  const place = await createProbedBucket({ objectLock: true })
   await using storage = await openIn(place)
   await storage.put('kept', Buffer.from('first'), { retainUntilMs: Date.now() + 60_000 })
   await storage.put('kept', Buffer.from('second'))
@@ -153,7 +154,7 @@ test('retention keeps the bytes that were locked', async () => {
 })
 
 test('uploads that a dead writer began are swept, fresh ones are not', async () => {
-  const place = await bucketOf()
+  const place = await createProbedBucket()
   const client = place.ceph.client()
   const Bucket = place.bucket
   for (const Key of ['vault/dead', 'elsewhere/alive']) {
@@ -182,7 +183,7 @@ test('uploads that a dead writer began are swept, fresh ones are not', async () 
 })
 
 test('names of others in the bucket are not listed', async () => {
-  const place = await bucketOf()
+  const place = await createProbedBucket()
   const client = place.ceph.client()
   for (const name of ['vault/a b', 'vault/ä', 'vault/', 'vault/x/', 'vaulted/y', 'vault/good']) {
     await client.send(new PutObjectCommand({ Bucket: place.bucket, Key: name, Body: 'x' }))
@@ -196,7 +197,7 @@ test('names of others in the bucket are not listed', async () => {
 })
 
 test('a full bucket is said to be full, and can still be read', async () => {
-  const place = await bucketOf()
+  const place = await createProbedBucket()
   await using storage = await openIn(place, '', {
     retry: { triesMax: 1, firstDelayMs: 0, delayMaxMs: 0 },
   })
@@ -217,7 +218,7 @@ test('a full bucket is said to be full, and can still be read', async () => {
 })
 
 test('wrong credentials, buckets and hosts are told apart', async () => {
-  const place = await bucketOf()
+  const place = await createProbedBucket()
   const { ceph } = place
   const right = { accessKeyId: ceph.accessKey, secretAccessKey: ceph.secretKey }
   const wrongSecret = { ...right, secretAccessKey: 'not the secret' }
