@@ -103,9 +103,9 @@ export async function openRepository(
   return new OpenRepository({ storage, kernels, cipher, master, config, keyId, passwordCost })
 }
 
-/** One for each processor, at most four: each takes some 120 MiB. */
+/** At most two: each takes some 120 MiB, and a process shall stay below 512 MiB unless told otherwise. */
 function defaultWorkers(): number {
-  return Math.min(availableParallelism(), 4)
+  return Math.min(availableParallelism(), 2)
 }
 
 type Parts = {

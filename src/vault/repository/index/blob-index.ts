@@ -4,7 +4,7 @@ import { indexMemoryBlobsMax } from '../limits.ts'
 import type { BlobPlace, BlobType, IndexedPack } from '../repository.ts'
 import { BlobTable, hexWords, idWords, pendingPack, wordsHex, type Place } from './blob-table.ts'
 import { decodeIndex } from './index-file.ts'
-import { scanIndex } from './index-scan.kernel.ts'
+import { scanIndex, type IndexVisitor } from './index-scan.kernel.ts'
 import { PackNames } from './pack-names.ts'
 import { idWordCount, packWord, treeBit } from './record.ts'
 import { placeAt } from './run-files.ts'
@@ -45,9 +45,11 @@ export class BlobIndex {
   addPack({ id, blobs }: IndexedPack): void {
     if (this.#packs.has(id)) return
     const pack = this.#packs.add(id)
-    for (const { id: blob, type, offset, length, plainLength } of blobs) {
-      this.#addBlob(hexWords(blob), type === 'tree', { pack, offset, length, plainLength })
-    }
+    this.table.locked(() => {
+      for (const { id: blob, type, offset, length, plainLength } of blobs) {
+        this.#addBlob(hexWords(blob), type === 'tree', { pack, offset, length, plainLength })
+      }
+    })
   }
 
   /**
@@ -60,7 +62,7 @@ export class BlobIndex {
       return
     }
     let pack = -1
-    scanIndex(plain, {
+    const visitor: IndexVisitor = {
       pack: (id) => {
         const name = Buffer.from(id).toString('hex')
         pack = this.#packs.has(name) ? -1 : this.#packs.add(name)
@@ -69,19 +71,20 @@ export class BlobIndex {
         if (pack < 0) return
         this.#addBlob(idWords(id), isTree, { pack, offset, length, plainLength })
       },
-    })
+    }
+    // One turn for the whole file: some fifty milliseconds, in which a worker may have to wait.
+    this.table.locked(() => scanIndex(plain, visitor))
   }
 
+  // The caller holds the lock of the table.
   #addBlob(id: Uint32Array, isTree: boolean, place: Place): void {
     if (this.table.count >= this.#memoryBlobsMax) this.table.spill()
-    this.table.locked(() => {
-      const record = this.table.findRecord(id, isTree)
-      if (record >= 0 && this.table.placeOf(record).pack === pendingPack) {
-        this.table.setPlace(record, isTree, place)
-      } else {
-        assert(this.table.add(id, isTree, place), 'the blob table has room')
-      }
-    })
+    const record = this.table.findRecord(id, isTree)
+    if (record >= 0 && this.table.placeOf(record).pack === pendingPack) {
+      this.table.setPlace(record, isTree, place)
+    } else {
+      assert(this.table.add(id, isTree, place), 'the blob table has room')
+    }
   }
 
   find(type: BlobType, id: string): BlobPlace | undefined {

@@ -179,16 +179,15 @@ export class BlobTable {
     this.runs.clear()
   }
 
-  /** Moves all places to a sorted file; claims stay. For the thread that owns the index. */
+  /** Moves all places to a sorted file; claims stay. For the thread that owns the index, which holds the lock. */
   spill(): void {
-    this.locked(() => {
-      const { claims, sorted } = this.#sortedRecords()
-      this.runs.add(sorted)
-      this.#slots.fill(0)
-      this.#records.set(claims)
-      Atomics.store(this.#head, countWord, claims.length / recordWords)
-      for (let record = 0; record < this.count; record++) this.#link(record)
-    })
+    const { claims, sorted } = this.#sortedRecords()
+    if (sorted.length === 0) return
+    this.runs.add(sorted)
+    this.#slots.fill(0)
+    this.#records.set(claims)
+    Atomics.store(this.#head, countWord, claims.length / recordWords)
+    for (let record = 0; record < this.count; record++) this.#link(record)
   }
 
   #sortedRecords(): { readonly claims: Uint32Array; readonly sorted: Uint32Array } {
