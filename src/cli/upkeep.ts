@@ -148,7 +148,10 @@ export const pruneVerb: Verb = {
       help: 'how much unused data may stay: 5%, a size, or unlimited',
     },
     { flags: '--max-repack-size <size>', help: 'rewrite packs of at most this size in all' },
-    { flags: '--grace <span>', help: 'how long a pack that nothing needs is kept (default: 24h)' },
+    {
+      flags: '--grace <span>',
+      help: 'how long a pack that nothing needs is kept (default: 24h); 0 deletes at once',
+    },
     { flags: '-n, --dry-run', help: 'tell what would be done' },
     passwordFileOption,
   ],
@@ -167,7 +170,7 @@ export const pruneVerb: Verb = {
       vault: readVault(input),
       maxUnused: input.text('max-unused'),
       maxRepackBytes: input.sizeBytes('max-repack-size'),
-      graceMs: input.durationMs('grace'),
+      graceMs: input.text('grace') === '0' ? 0 : input.durationMs('grace'),
       dryRun: input.flag('dry-run'),
       progress,
     }
@@ -184,6 +187,8 @@ function renderPrune(report: PruneReport): string {
     `${report.repacked} packs rewritten (${size(report.repackedBytes)})`,
     `${report.marked} packs marked for deletion (${size(report.markedBytes)})`,
     `${report.deleted} packs deleted (${size(report.deletedBytes)}), ${report.waiting} wait for their grace period`,
+    ...(report.retained > 0 ? [`${report.retained} packs the store does not let go yet`] : []),
+    ...(report.rescued > 0 ? [`${report.rescued} marked packs are needed again, and back`] : []),
   ].join('\n')
 }
 
