@@ -21,6 +21,7 @@ export type Address = {
 }
 
 const connectTimeoutMs = 10_000
+const keepAliveMs = 10_000
 const sslModes: readonly string[] = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full']
 const knownParameters = ['host', 'sslmode', 'sslrootcert', 'sslcert', 'sslkey']
 
@@ -247,6 +248,7 @@ async function dial(
     application_name: applicationName,
     connectionTimeoutMillis: connectTimeoutMs,
     keepAlive: true,
+    keepAliveInitialDelayMillis: keepAliveMs,
     ssl,
     ...(address.password === undefined ? {} : { password: address.password }),
     ...(replication ? { replication: 'true' } : {}),

@@ -7,7 +7,7 @@ import type { BaseFacts, RestoreRequest, RestoreResult } from '#engines'
 import { carriedSettings, configured, type Layout, writeAutoConf } from './layout.ts'
 import { parseHistory, positionOf, toAt } from './lsn.ts'
 import { giveTo, type Programs, reachableFile } from './programs.ts'
-import { answers, recoveryEnd, StartedServer } from './server.ts'
+import { isReady, recoveryEnd, StartedServer } from './server.ts'
 import { CutFinder, readTimelinePath, type TimelinePath } from './wal-plan.ts'
 import { WalServer } from './wal-server.ts'
 import { type Owner, WalSupply } from './wal-supply.ts'
@@ -119,8 +119,6 @@ export type RecoverOptions = {
   readonly programs: Programs
   readonly owner: Owner | undefined
   readonly settings: Readonly<Record<string, string>>
-  /** How to see that the server takes connections. */
-  readonly url: string
   readonly logFile: string
 }
 
@@ -174,7 +172,7 @@ async function replay(
   request: Pick<RestoreRequest, 'signal'>,
   options: ReplayOptions,
 ): Promise<StartedServer> {
-  const { supply, socket, url } = options
+  const { supply, socket } = options
   const find = supply ? (name: string) => supply.find(name) : async () => undefined
   let server: StartedServer | undefined
   try {
@@ -182,7 +180,7 @@ async function replay(
       await using _wal = await WalServer.listen(socket, find)
       const supplied = supply ? t.run(() => supply.run()) : Promise.resolve()
       server = await StartedServer.start(options)
-      await server.until(() => answers(url, t.signal), t.signal)
+      await server.until(() => isReady(options.dataDir), t.signal)
       await supplied
     })
   } catch (error) {

@@ -105,12 +105,10 @@ async function startRestored(
   // The socket folder that the configuration names may belong to another user; the data directory is the server's own.
   const sockets = socketFolder(dataDir)
   const settings = { port: String(port), hot_standby: 'off', unix_socket_directories: sockets }
-  const url = `postgres://postgres@:${port}/postgres?host=${encodeURIComponent(sockets)}`
   const { server, result } = await recover(request, layout, {
     programs,
     owner,
     settings: { ...settings, listen_addresses: await listenAddresses(dataDir) },
-    url,
     logFile: path.join(path.dirname(dataDir), `${path.basename(dataDir)}.log`),
   })
   server.release()

@@ -90,7 +90,6 @@ export class ScratchCluster implements AsyncDisposable {
       programs,
       owner,
       settings: { config_file: path.join(directory, 'scratch.conf') },
-      url,
       logFile: path.join(directory, 'server.log'),
     })
     return new ScratchCluster(directory, parseAddress(url), layout, done)

@@ -3,9 +3,9 @@ import { closeSync, openSync } from 'node:fs'
 import { chown, open, readFile, stat } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import path from 'node:path'
-import { Fault, isFault } from '#base/faults'
+import { Fault } from '#base/faults'
 import { systemTime } from '#base/time'
-import { openSession, parseAddress } from './connection.ts'
+import { readOptional } from './layout.ts'
 import { parseLsn } from './lsn.ts'
 import type { Programs } from './programs.ts'
 import type { Owner } from './wal-supply.ts'
@@ -107,18 +107,13 @@ export class StartedServer {
   }
 }
 
-/** Whether a server takes connections: any answer but "not yet" will do, also one that wants a password. */
-export async function answers(url: string, signal: AbortSignal): Promise<boolean> {
-  try {
-    const session = await openSession(parseAddress(url), { signal })
-    await session[Symbol.asyncDispose]()
-    return true
-  } catch (error) {
-    signal.throwIfAborted()
-    if (isFault(error, 'unreachable')) return false
-    if (isFault(error, 'denied', 'missing', 'engine', 'protocol', 'locked')) return true
-    throw error
-  }
+/**
+ * Whether the server takes connections, by what it writes of itself: the eighth line of postmaster.pid, which pg_ctl goes
+ * by too. Asking over a connection would need a password, and fill the server's log with refusals.
+ */
+export async function isReady(dataDir: string): Promise<boolean> {
+  const text = (await readOptional(path.join(dataDir, 'postmaster.pid'))) ?? ''
+  return text.split('\n')[7]?.trim() === 'ready'
 }
 
 /** A loopback port that is free now. */

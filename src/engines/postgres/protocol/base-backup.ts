@@ -21,6 +21,9 @@ export type Tablespace = {
   readonly sizeBytes: number | undefined
 }
 
+/** A checkpoint of a busy server takes minutes; a connection that is dead on one side says nothing at all. */
+const silenceMaxMs = 900_000
+
 export type BackupCommand = {
   readonly serverVersion: number
   readonly label: string
@@ -95,8 +98,9 @@ export async function* readBackup(
   let failure: Fault | undefined
   wire.sendQuery(formatBackupCommand(command))
   for (;;) {
-    const message = await wire.next(signal)
-    if (!message) continue
+    const message = await wire.next(signal, silenceMaxMs)
+    if (!message)
+      throw new Fault('timeout', `take a base backup: nothing came in ${silenceMaxMs} ms`)
     const { type, body } = message
     if (type === 'E') failure ??= fromServer(decodeServerError(body), 'take a base backup')
     if (type === 'Z') break

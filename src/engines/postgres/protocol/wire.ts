@@ -12,6 +12,8 @@ export type Rows = readonly (readonly (string | undefined)[])[]
 const messageBytesMax = 1 << 30
 /** What waits to be read before the socket is paused. */
 const bufferedBytesMax = 4 << 20
+/** A server that says nothing for so long to a short question is taken for gone. */
+const answerMaxMs = 120_000
 /** Reads smaller than this are gathered for a moment while the stream is busy. */
 const smallReadBytes = 64 << 10
 
@@ -135,10 +137,13 @@ export class Wire {
     }
   }
 
-  /** Runs a simple query to its end and returns the rows of each result set. */
+  /**
+   * Runs a simple query to its end and returns the rows of each result set. For what is answered soon: a server that is
+   * silent for long is a `timeout`.
+   */
   async query(sql: string, signal: AbortSignal, doing = 'ask the server'): Promise<Rows[]> {
     this.sendQuery(sql)
-    return this.finishQuery(signal, doing)
+    return this.finishQuery(signal, doing, answerMaxMs)
   }
 
   sendQuery(sql: string): void {
@@ -146,12 +151,12 @@ export class Wire {
   }
 
   /** Reads rows up to the end of the running query. An error is thrown once the server is ready again. */
-  async finishQuery(signal: AbortSignal, doing: string): Promise<Rows[]> {
+  async finishQuery(signal: AbortSignal, doing: string, silenceMaxMs?: number): Promise<Rows[]> {
     const sets: (string | undefined)[][][] = []
     let failure: unknown
     for (;;) {
-      const message = await this.next(signal)
-      if (!message) continue
+      const message = await this.next(signal, silenceMaxMs)
+      if (!message) throw new Fault('timeout', `${doing}: no answer in ${silenceMaxMs} ms`)
       if (message.type === 'E') failure ??= fromServer(decodeServerError(message.body), doing)
       if (message.type === 'T') sets.push([])
       if (message.type === 'D') sets.at(-1)?.push(decodeRow(message.body))
