@@ -19,6 +19,7 @@ import { service, type Service } from './services.ts'
 
 const run = promisify(execFile)
 const startsMax = 2
+const adminLimitMs = 60_000
 
 export type CephOptions = {
   /** `memstore` starts in a second and forgets; `bluestore` lives on disk and survives `kill -9`. */
@@ -144,7 +145,12 @@ export class Ceph implements AsyncDisposable {
   async admin(...args: string[]): Promise<string> {
     const config = ['-c', join(this.#dir, 'ceph.conf')]
     const command = [join(this.#service.bin, 'radosgw-admin'), ...config, ...args]
-    const { stdout } = await run(...asServerUser(command), { cwd: '/' })
+    const { stdout } = await run(...asServerUser(command), {
+      cwd: '/',
+      // It waits for a cluster that may never come up.
+      timeout: adminLimitMs,
+      killSignal: 'SIGKILL',
+    })
     return stdout
   }
 
