@@ -17,7 +17,8 @@ import {
 import type { Flavor } from './flavor.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { fromServer } from './protocol/server-error.ts'
-import { decodeError, Session } from './protocol/session.ts'
+import { decodeError } from './protocol/packets.ts'
+import { Session } from './protocol/session.ts'
 
 const commandBinlogDump = 0x12
 const commandRegister = 0x15

@@ -45,8 +45,3 @@ export function fileNumber(name: string): number {
   if (digits === undefined) throw new Fault('protocol', `read binary log name ${name}: no number`)
   return Number(digits)
 }
-
-/** A place for people, as the server itself writes it. */
-export function showPlace(name: string, place: Place): string {
-  return `${name}:${place.offset}`
-}

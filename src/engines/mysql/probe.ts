@@ -66,97 +66,94 @@ function checkVersion({ flavor }: Context): Finding[] {
   ]
 }
 
-function checkLog(context: Context): Finding[] {
-  const { variables, flavor } = context
-  const findings: Finding[] = []
-  const add = (severity: Finding['severity'], code: string, said: string, mend?: string) =>
-    findings.push({ severity, code, said, mend })
-  const is = (name: string, value: string) => variables.get(name)?.toUpperCase() === value
-  if (!is('log_bin', 'ON')) {
-    add(
-      'blocks',
-      'log-bin-off',
-      'the server writes no binary log',
-      'log_bin = binlog  # in the server configuration, then restart',
-    )
-    return findings
-  }
-  const engine = variables.get('binlog_storage_engine') ?? ''
-  if (engine !== '') {
-    add(
-      'blocks',
-      'binlog-in-innodb',
-      `the binary log is kept by ${engine}: it has no files to archive`,
-      'binlog_storage_engine =   # empty, in the server configuration, then restart',
-    )
-  }
-  if (is('binlog_format', 'STATEMENT')) {
-    add(
-      'blocks',
-      'binlog-format-statement',
-      'statements in the log do not always give the same rows again',
-      'SET GLOBAL binlog_format = ROW; -- then let all sessions reconnect',
-    )
-  } else if (is('binlog_format', 'MIXED')) {
-    add(
-      'warns',
-      'binlog-format-mixed',
-      'some changes are logged as statements, which need not give the same rows again',
-      'SET GLOBAL binlog_format = ROW; -- then let all sessions reconnect',
-    )
-  }
-  if (variables.has('binlog_row_image') && !is('binlog_row_image', 'FULL')) {
-    add(
-      'notes',
-      'row-image-not-full',
-      `row images are ${variables.get('binlog_row_image')}: fine for restores, too little for undo`,
-      'SET GLOBAL binlog_row_image = FULL',
-    )
-  }
-  if (is('binlog_checksum', 'NONE')) {
-    add(
-      'warns',
-      'no-checksum',
-      'events of the log bear no checksum: damage on the way is not seen',
-      'SET GLOBAL binlog_checksum = CRC32',
-    )
-  }
-  if (Number(variables.get('sync_binlog')) !== 1) {
-    add(
-      'warns',
-      'log-not-synced',
-      'after a crash the server may forget what it sent to the archive',
-      'SET GLOBAL sync_binlog = 1',
-    )
-  }
-  if (Number(variables.get('innodb_flush_log_at_trx_commit')) !== 1) {
-    add(
-      'warns',
-      'redo-not-synced',
-      'after a crash the server may lack transactions that its log has',
-      'SET GLOBAL innodb_flush_log_at_trx_commit = 1',
-    )
-  }
-  if (flavor.family === 'mysql' && !is('gtid_mode', 'ON')) {
-    add(
-      'notes',
-      'no-gtid',
-      'without GTIDs the log of another server cannot be joined after a failover',
-      'gtid_mode = ON and enforce_gtid_consistency = ON',
-    )
-  }
+function checkLog({ variables, flavor }: Context): Finding[] {
+  const value = (name: string) => variables.get(name)?.toUpperCase() ?? ''
+  if (value('log_bin') !== 'ON') return [logFindings.off]
   const keepSeconds = retention(variables)
-  if (keepSeconds > 0 && keepSeconds < retentionWarnSeconds) {
-    add(
-      'warns',
-      'log-kept-short',
-      `the server keeps its log for ${Math.round(keepSeconds / 60)} minutes: a longer outage of the archive makes a gap`,
-      flavor.family === 'mysql' && flavor.number < 80_000
-        ? 'SET GLOBAL expire_logs_days = 3'
-        : 'SET GLOBAL binlog_expire_logs_seconds = 259200',
-    )
+  const image = value('binlog_row_image')
+  const found: (Finding | false)[] = [
+    value('binlog_storage_engine') !== '' && logFindings.inEngine,
+    value('binlog_format') === 'STATEMENT' && logFindings.statement,
+    value('binlog_format') === 'MIXED' && logFindings.mixed,
+    image !== '' && image !== 'FULL' && logFindings.image,
+    value('binlog_checksum') === 'NONE' && logFindings.checksum,
+    value('sync_binlog') !== '1' && logFindings.notSynced,
+    value('innodb_flush_log_at_trx_commit') !== '1' && logFindings.redo,
+    flavor.family === 'mysql' && value('gtid_mode') !== 'ON' && logFindings.gtid,
+    keepSeconds > 0 && keepSeconds < retentionWarnSeconds && keptShort(flavor, keepSeconds),
+  ]
+  return found.filter((finding) => finding !== false)
+}
+
+const logFindings = {
+  off: {
+    severity: 'blocks',
+    code: 'log-bin-off',
+    said: 'the server writes no binary log',
+    mend: 'log_bin = binlog  # in the server configuration, then restart',
+  },
+  inEngine: {
+    severity: 'blocks',
+    code: 'binlog-in-innodb',
+    said: 'the binary log is kept inside a storage engine: it has no files to archive',
+    mend: 'binlog_storage_engine =   # empty, in the server configuration, then restart',
+  },
+  statement: {
+    severity: 'blocks',
+    code: 'binlog-format-statement',
+    said: 'statements in the log do not always give the same rows again',
+    mend: 'SET GLOBAL binlog_format = ROW; -- then let all sessions reconnect',
+  },
+  mixed: {
+    severity: 'warns',
+    code: 'binlog-format-mixed',
+    said: 'some changes are logged as statements, which need not give the same rows again',
+    mend: 'SET GLOBAL binlog_format = ROW; -- then let all sessions reconnect',
+  },
+  image: {
+    severity: 'notes',
+    code: 'row-image-not-full',
+    said: 'row images are not full: fine for restores, too little to undo single transactions',
+    mend: 'SET GLOBAL binlog_row_image = FULL',
+  },
+  checksum: {
+    severity: 'warns',
+    code: 'no-checksum',
+    said: 'events of the log bear no checksum: damage on the way is not seen',
+    mend: 'SET GLOBAL binlog_checksum = CRC32',
+  },
+  notSynced: {
+    severity: 'warns',
+    code: 'log-not-synced',
+    said: 'after a crash the server may forget what it sent to the archive',
+    mend: 'SET GLOBAL sync_binlog = 1',
+  },
+  redo: {
+    severity: 'warns',
+    code: 'redo-not-synced',
+    said: 'after a crash the server may lack transactions that its log has',
+    mend: 'SET GLOBAL innodb_flush_log_at_trx_commit = 1',
+  },
+  gtid: {
+    severity: 'notes',
+    code: 'no-gtid',
+    said: 'without GTIDs the log of another server cannot be joined after a failover',
+    mend: 'gtid_mode = ON and enforce_gtid_consistency = ON  # in the server configuration',
+  },
+} as const satisfies Record<string, Finding>
+
+function keptShort(flavor: Flavor, keepSeconds: number): Finding {
+  const old = flavor.family === 'mysql' && flavor.number < 80_000
+  const seconds = flavor.family === 'mysql' || flavor.number >= 100_601
+  return {
+    severity: 'warns',
+    code: 'log-kept-short',
+    said: `the server keeps its log for ${Math.round(keepSeconds / 60)} minutes: a longer outage of the archive makes a gap`,
+    mend:
+      seconds && !old
+        ? 'SET GLOBAL binlog_expire_logs_seconds = 259200'
+        : 'SET GLOBAL expire_logs_days = 3',
   }
-  return findings
 }
 
 /** Seconds; 0 for ever. */

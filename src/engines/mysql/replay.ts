@@ -1,5 +1,3 @@
-import { Readable } from 'node:stream'
-import { createZstdDecompress } from 'node:zlib'
 import { Reader } from '#base/bytes'
 import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
@@ -16,6 +14,7 @@ import {
   isRows,
   type QueryEvent,
 } from './binlog/event.ts'
+import { unpackPayload } from './binlog/payload.ts'
 import { type Collation, statementSettings, userVariable } from './binlog/settings.ts'
 import { encodeEvent, type LargeEvent, type LogEvent, readEvents } from './binlog/stream.ts'
 import type { ReplayPlan } from './plan.ts'
@@ -47,7 +46,6 @@ export type ReplayOptions = {
 const suppressUseFlag = 0x8
 const togetherMax = 100
 const loadedFileMaxBytes = 256 * 1024 * 1024
-const payloadMaxEventBytes = 1100 * 1024 * 1024
 
 /** Runs the archived log into the target up to the plan's last transaction; returns all transactions it then holds. */
 export async function replay(options: ReplayOptions): Promise<GtidSet> {
@@ -454,48 +452,4 @@ function intVariable(body: Buffer): string {
   const reader = new Reader(body, 'integer event')
   const type = reader.u8()
   return `SET ${type === 1 ? 'last_insert_id' : 'insert_id'} = ${reader.u64le()}`
-}
-
-/** Fields of a type, a length and a value each: 1 holds the size, 2 the compression (0 zstd, 255 none), 0 ends them. */
-async function* unpackPayload(body: Buffer): AsyncGenerator<Buffer, void, void> {
-  const reader = new Reader(body, 'transaction payload')
-  let compression = 255
-  for (;;) {
-    const field = readPacked(reader)
-    if (field === 0) break
-    const size = readPacked(reader)
-    const value = new Reader(reader.view(size), 'transaction payload')
-    if (field === 2) compression = readPacked(value)
-  }
-  const rest = reader.rest()
-  if (compression !== 0 && compression !== 255) {
-    throw new Fault('unsupported', `read transaction payload: compression ${compression}`)
-  }
-  const plain: AsyncIterable<Buffer> =
-    compression === 0 ? Readable.from([rest]).pipe(createZstdDecompress()) : Readable.from([rest])
-  let held: Buffer = Buffer.alloc(0)
-  for await (const chunk of plain) {
-    held = held.length === 0 ? chunk : Buffer.concat([held, chunk])
-    let at = 0
-    while (held.length - at >= headerSize) {
-      const { sizeBytes } = decodeHeader(held.subarray(at, at + headerSize))
-      if (sizeBytes > payloadMaxEventBytes) {
-        throw new Fault('corrupt', `read transaction payload: an event of ${sizeBytes} bytes`)
-      }
-      if (held.length - at < sizeBytes) break
-      yield held.subarray(at, at + sizeBytes)
-      at += sizeBytes
-    }
-    held = held.subarray(at)
-  }
-  if (held.length > 0)
-    throw new Fault('corrupt', 'read transaction payload: it ends inside an event')
-}
-
-function readPacked(reader: Reader): number {
-  const first = reader.u8()
-  if (first < 0xfb) return first
-  if (first === 0xfc) return reader.u16le()
-  if (first === 0xfd) return reader.u24le()
-  return Number(reader.u64le())
 }

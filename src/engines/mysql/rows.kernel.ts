@@ -1,7 +1,7 @@
 import { Fault } from '#base/faults'
 import type { RowKernel } from './row-kernel.ts'
 import { fromServer } from './protocol/server-error.ts'
-import { decodeError } from './protocol/session.ts'
+import { decodeError } from './protocol/packets.ts'
 
 const outSize = 1024 * 1024
 /** Packets up to this size are gathered whole when a chunk of the socket ends inside them. */
