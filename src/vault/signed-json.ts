@@ -24,11 +24,6 @@ export function parseSignedJson(
   return { fields: Fields.parse(record, what), scope, signer: id }
 }
 
-/** The record inside, its signature unchecked: only for finding the key to check it with. */
-export function peekSignedJson(bytes: Buffer, what: string): Fields {
-  return Fields.parse(readEnvelope(bytes, what).record, what)
-}
-
 function readEnvelope(
   bytes: Buffer,
   what: string,
