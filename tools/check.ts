@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
-import { globSync, readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { chmodSync, globSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
 import path from 'node:path'
 import { isNeed, matrix, needs, suffixesOf, type Need } from './needs.ts'
 
@@ -104,7 +104,13 @@ function runTests(name: string, files: readonly string[], env: NodeJS.ProcessEnv
     `--test-timeout=${testLimitMs}`,
     '--test-force-exit',
   ]
-  step(name, process.execPath, ['--test', '--test-reporter=spec', ...limits, ...files], env)
+  // A folder of the run's own, so that nothing stays behind. Its name is short: sockets lie below it.
+  const temporary = mkdtempSync(path.join(tmpdir(), 'rc-'))
+  chmodSync(temporary, 0o1777)
+  const args = ['--test', '--test-reporter=spec', ...limits, ...files]
+  step(name, process.execPath, args, { ...env, TMPDIR: temporary })
+  for (const left of readdirSync(temporary)) say(`left behind: ${left}`)
+  rmSync(temporary, { recursive: true, force: true })
 }
 
 function step(

@@ -13,7 +13,7 @@ test('suffixesOf() reads what a test needs off its name', () => {
 })
 
 test('every service of a need is one that fetch.sh has', () => {
-  const listed = execFileSync('tools/services/fetch.sh', ['--list'], { encoding: 'utf8' })
+  const listed = execFileSync('bash', ['tools/services/fetch.sh', '--list'], { encoding: 'utf8' })
   const names = new Set(listed.split('\n').map((line) => line.split('\t')[0]))
   const wanted = [...Object.values(needs).flat(), ...matrix.flatMap(({ services }) => services)]
   assert.ok(wanted.length > 5)
