@@ -3,10 +3,11 @@ import type { Log } from '#base/log'
 import { eachLimit } from '#base/tasks'
 import { fold, type FoldOptions } from './fold.ts'
 import type { StoredObject } from './inventory.ts'
-import { storeNow } from './lease.ts'
+import type { Lease } from './lease.ts'
 import type { Linked, Tail } from './tail.ts'
 
-export type FoldQueueOptions = Omit<FoldOptions, 'retainUntilMs'> & {
+export type FoldQueueOptions = Omit<FoldOptions, 'retainUntilMs' | 'epoch'> & {
+  readonly lease: Lease
   readonly source: string
   readonly log: Log
   readonly retainMs?: number | undefined
@@ -96,7 +97,11 @@ export class FoldQueue {
     this.#runFrom = 0
     this.#enqueue(async () => {
       const retainUntilMs = await this.#retainUntil()
-      const done = await fold(parts, 'full', { ...this.#options, retainUntilMs })
+      const done = await fold(parts, 'full', {
+        ...this.#options,
+        epoch: this.#options.lease.epoch,
+        retainUntilMs,
+      })
       const [first] = parts
       if (!done || !first) {
         this.#options.log.warn('a segment stays in parts: its bytes are not at hand to be folded', {
@@ -122,7 +127,11 @@ export class FoldQueue {
     if (many || bytes > runBytesMax) this.#runFrom = group.length
     if (!many || bytes > runBytesMax) return
     this.#enqueue(async () => {
-      const done = await fold(parts, 'run', { ...this.#options, retainUntilMs: undefined })
+      const done = await fold(parts, 'run', {
+        ...this.#options,
+        epoch: this.#options.lease.epoch,
+        retainUntilMs: undefined,
+      })
       if (!done) return
       const { folded, plain } = done
       if (plain) await this.#options.spool.add({ ...folded.record, link: folded.link }, plain)
@@ -160,7 +169,7 @@ export class FoldQueue {
   }
 
   #now(): Promise<number> {
-    return storeNow(this.#options, this.#options.signal)
+    return this.#options.lease.storeMs(this.#options.signal)
   }
 
   async #retainUntil(): Promise<number | undefined> {

@@ -87,6 +87,14 @@ export class Lease {
     await this.#put({ released: false, ifAbsent: false }, signal)
   }
 
+  /** The store's own time of the last refresh: its clock, some seconds late, at no cost of a write. */
+  async storeMs(signal: AbortSignal): Promise<number> {
+    const { storage, source } = this.#options
+    const info = await storage.stat(leaseKey(source, this.epoch), { signal })
+    // Removed by who took over: what is not deleted now the next one deletes.
+    return info?.modifiedMs ?? 0
+  }
+
   /** Says to this process's other leases that this one is over, whatever the store still shows. */
   end(): void {
     this.#options.holder.end(this.#nonce)
@@ -176,7 +184,7 @@ async function checkFree(options: LeaseOptions, epoch: number, signal: AbortSign
 }
 
 /** The store's own clock: the time that it gives to an object put just now. */
-export async function storeNow(
+async function storeNow(
   options: Pick<LeaseOptions, 'storage' | 'source'>,
   signal: AbortSignal,
 ): Promise<number> {

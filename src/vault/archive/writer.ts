@@ -131,7 +131,7 @@ export class LogWriter implements ArchiveWriter {
     this.#folds = new FoldQueue({
       ...options,
       spool,
-      epoch: lease.epoch,
+      lease,
       graceMs: options.graceMs ?? graceMsDefault,
       signal: stop.signal,
       onFailure: (error) => this.#fail(error),
