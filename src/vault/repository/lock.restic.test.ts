@@ -54,12 +54,12 @@ for (const version of ['0.19', '0.14'] as const) {
 
   test(`our locks respect those of stock restic ${version}`, async () => {
     await using holder = await hold(version, backup)
-    await using shared = await lockRepository(repository, 'shared', { signal })
-    assert.equal(shared.signal.aborted, false)
     await assert.rejects(lockRepository(repository, 'exclusive', { signal }), {
       code: 'locked',
       message: new RegExp(`shared, process ${holder.pid} of`),
     })
+    await using shared = await lockRepository(repository, 'shared', { signal })
+    assert.equal(shared.signal.aborted, false)
   })
 
   test(`our locks respect the exclusive ones of stock restic ${version}`, async () => {
