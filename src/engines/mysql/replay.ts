@@ -169,6 +169,7 @@ class Replayer {
   /** A new file. A transaction that is still open was cut off by a crash of the source. */
   async #begin(header: EventHeader, body: Buffer, format: FormatDescription): Promise<void> {
     if (!this.#finder.idle) await this.#end('ROLLBACK')
+    await this.#close()
     this.#finder.reset()
     this.#skipping = false
     this.#format = format

@@ -393,13 +393,16 @@ async function connect(
   }
   signal.addEventListener('abort', abort, { once: true })
   driver.once('connect', () => resolve())
-  driver.once('error', reject)
+  // Not once: a connection that failed tells of its end a second time, which nobody waits for any more.
+  driver.on('error', reject)
   try {
     await promise
+  } catch (error) {
+    driver.destroy()
+    throw error
   } finally {
     signal.removeEventListener('abort', abort)
   }
-  driver.removeAllListeners('error')
   // The driver's types hide the socket; after a TLS handshake this is the encrypted one.
   const { stream, threadId } = driver as unknown as { stream: Duplex; threadId: number }
   return Session.take(endpoint, threadId, stream)
