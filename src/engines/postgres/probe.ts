@@ -83,11 +83,15 @@ async function probeRole(context: Context): Promise<Finding[]> {
       },
     ]
   }
+  // None are allowed at all: that is a finding of its own.
+  if (context.facts.settings['max_wal_senders'] === '0') return []
   try {
     const wire = await openWalSender(address, { signal })
     wire.close()
     return []
   } catch (error) {
+    // `unreachable`: all replication connections are taken, which is told with their number.
+    if (isFault(error, 'unreachable')) return []
     if (!isFault(error, 'denied')) throw error
     return [
       {

@@ -205,6 +205,22 @@ test('a folder that is overwritten keeps nothing of what was in it, and no link 
   })
 })
 
+test('a log that ends with a switch of segments, or right behind it, comes back whole', async () => {
+  await using world = await World.begin()
+  const { server } = world
+  await server.query('create table t (a int); insert into t select generate_series(1, 10)')
+  await server.query('select pg_switch_wal()')
+  await world.caughtUp()
+  await restored(world.request({ kind: 'latest' }), async (client) => {
+    assert.equal((await rows(client)).length, 10)
+  })
+  await server.query('insert into t values (11)')
+  await world.caughtUp()
+  await restored(world.request({ kind: 'latest' }), async (client) => {
+    assert.equal((await rows(client)).length, 11)
+  })
+})
+
 test('tablespaces go where they are mapped to', async () => {
   await using world = await World.begin()
   const space = world.server.makeFolder('space')

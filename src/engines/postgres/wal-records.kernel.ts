@@ -24,6 +24,7 @@ const longHeaderFlag = 0x0002
 const rmgrXlog = 0
 const rmgrXact = 1
 const rmgrMessage = 21
+const segmentSwitch = 0x40
 const restorePoint = 0x70
 const commitOp = 0x00
 const commitPreparedOp = 0x30
@@ -54,7 +55,12 @@ export class WalWalker {
   #keptFill = 0
   #keptWanted = 0
   #padding = 0
+  /** The rest of this segment holds nothing. */
   #stopped = false
+  /** Where zeroes began instead of a record; nothing once the log goes on. */
+  #endedAt: bigint | undefined
+  /** The record under way ends its segment: what follows in it is zeroes, and the log goes on in the next one. */
+  #switches = false
   readonly #segmentBytes: bigint
 
   constructor(first: bigint, segmentBytes: number) {
@@ -73,7 +79,8 @@ export class WalWalker {
 
   /** Up to here all records are whole: where the one under way began, or else the next one would. */
   get whole(): bigint {
-    const open = this.#stopped || this.#recordLeft > 0 || this.#keptWanted > 0
+    if (this.#endedAt !== undefined) return this.#endedAt
+    const open = this.#recordLeft > 0 || this.#keptWanted > 0
     return open ? this.#recordStart : this.#lsn
   }
 
@@ -138,6 +145,7 @@ export class WalWalker {
   #beginPage(first: bigint): void {
     const info = this.#header.readUInt16LE(2)
     const left = this.#header.readUInt32LE(16)
+    if (this.#header.readUInt16LE(0) !== 0) this.#endedAt = undefined
     if (this.#header.readUInt16LE(0) === 0) {
       if (this.#recordLeft <= 0) {
         this.#recordBase = first
@@ -158,6 +166,7 @@ export class WalWalker {
   #feedPage(bytes: Buffer, from: number, end: number, base: bigint, marks: WalMark[]): number {
     let at = from
     while (at < end) {
+      if (this.#stopped) return end
       if (this.#padding > 0) {
         const skip = Math.min(this.#padding, end - at)
         this.#padding -= skip
@@ -167,7 +176,6 @@ export class WalWalker {
       } else {
         // Records are aligned to eight bytes, so their length is never split between pages, but between feeds it is.
         at = this.#beginRecord(bytes, at, end, base)
-        if (this.#stopped) return end
       }
     }
     return at
@@ -194,6 +202,7 @@ export class WalWalker {
   }
 
   #stop(): void {
+    this.#endedAt ??= this.#recordStart
     this.#stopped = true
     this.#keptWanted = 0
     this.#keptFill = 0
@@ -230,6 +239,7 @@ export class WalWalker {
     this.#recordLeft -= take
     const at = from + take
     if (this.#keptWanted === recordHeaderBytes && this.#keptFill === recordHeaderBytes) {
+      this.#switches = this.#kept[17]! === rmgrXlog && (this.#kept[16]! & 0xf0) === segmentSwitch
       this.#keptWanted = isMark(this.#kept) ? Math.min(this.#kept.readUInt32LE(0), keptBytesMax) : 0
     }
     if (this.#keptWanted > recordHeaderBytes && this.#keptFill === this.#keptWanted) {
@@ -246,6 +256,10 @@ export class WalWalker {
   #finish(at: number, base: bigint, marks: WalMark[]): number {
     const end = base + BigInt(at)
     this.#padding = Number((8n - (end & 7n)) & 7n)
+    if (this.#switches) {
+      this.#switches = false
+      this.#stopped = true
+    }
     if (this.#keptWanted > recordHeaderBytes) {
       const size = this.#keptFill
       const after = end + BigInt(this.#padding)
@@ -277,6 +291,18 @@ function isMark(header: Buffer): boolean {
 }
 
 function readMark(record: Buffer, start: bigint, end: bigint): WalMark | undefined {
+  try {
+    return decodeMark(record, start, end)
+  } catch (error) {
+    // A length or a list inside the record that leads out of it.
+    if (!(error instanceof RangeError)) throw error
+    throw new Fault('corrupt', `walk the WAL: record at ${start.toString(16)} is cut short`, {
+      cause: error,
+    })
+  }
+}
+
+function decodeMark(record: Buffer, start: bigint, end: bigint): WalMark | undefined {
   const info = record[16]!
   let at = recordHeaderBytes
   // xlogrecord.h: the origin and the top-level xid come before the main data, each behind an id byte.
