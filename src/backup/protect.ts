@@ -147,6 +147,8 @@ class Protection {
       onDegraded: (said) => this.#degrade(said),
     })
     this.#log = logSource
+    // A new connection knows nothing of what was acknowledged on the last one, and a commit may wait for just that.
+    this.#acked = undefined
     await tasks(signal, async (t) => {
       const done = new AbortController()
       void t.run((inner) => this.#beat(engine, AbortSignal.any([inner, done.signal])))
