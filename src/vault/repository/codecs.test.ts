@@ -6,6 +6,7 @@ import { createAesCtr } from './aes-ctr.ts'
 import { EnvelopeCipher } from './crypto.ts'
 import { createMasterKeys } from './keys.ts'
 import { nativeCalls } from './native-calls.ts'
+import { createPoly1305 } from './poly1305.ts'
 import { createZstd } from './zstd.ts'
 
 const sizes = [0, 1, 15, 16, 17, 100, 4095, 4096, 70_000, 1_000_003]
@@ -68,6 +69,26 @@ for (const kind of ['native', 'portable'] as const) {
     }
   })
 }
+
+test('Poly1305 of OpenSSL equals that of the kernel, at any length and offset', () => {
+  using native = createPoly1305(nativeCalls())
+  using kernel = createPoly1305(null)
+  for (const size of [...Array.from({ length: 100 }, (_, i) => i), ...sizes]) {
+    const [key, message] = [randomBytes(37).subarray(5), randomBytes(size + 3).subarray(3)]
+    assert.ok(native.tag(key, message).equals(kernel.tag(key, message)), `${size} bytes`)
+  }
+})
+
+test('envelopes of the native and of the portable way open each other', () => {
+  const keys = createMasterKeys()
+  using native = new EnvelopeCipher(keys)
+  using portable = new EnvelopeCipher(keys, undefined, null)
+  for (const size of sizes) {
+    const plain = randomBytes(size)
+    assert.deepEqual(portable.tryOpen(native.seal(plain)), plain)
+    assert.deepEqual(native.tryOpen(portable.seal(plain)), plain)
+  }
+})
 
 test('an envelope opens under its keys, and with any bit changed it does not', () => {
   using cipher = new EnvelopeCipher(createMasterKeys())

@@ -1,7 +1,9 @@
 import { createCipheriv, randomFillSync, timingSafeEqual } from 'node:crypto'
 import { Fault } from '#base/faults'
 import { createAesCtr, type AesCtr } from './aes-ctr.ts'
-import { Kernels } from './kernels.ts'
+import type { Kernels } from './kernels.ts'
+import { nativeCalls } from './native-calls.ts'
+import { createPoly1305, tagBytes, type Poly1305 } from './poly1305.ts'
 
 /** The keys under which everything in a repository lies, and of the same shape those from a password. */
 export type EnvelopeKeys = {
@@ -13,7 +15,6 @@ export type EnvelopeKeys = {
 }
 
 const ivBytes = 16
-const tagBytes = 16
 export const envelopeOverheadBytes = ivBytes + tagBytes
 
 /**
@@ -22,17 +23,18 @@ export const envelopeOverheadBytes = ivBytes + tagBytes
  * Of one thread; to be disposed of.
  */
 export class EnvelopeCipher implements Disposable {
-  readonly #kernels: Kernels
   readonly #aes: AesCtr
+  readonly #poly1305: Poly1305
   readonly #mac
   readonly #oneTimeKey = Buffer.alloc(32)
   /** Randomness for many IVs at a time. */
   readonly #random = Buffer.alloc(4096)
   #randomUsed = 4096
 
-  constructor(keys: EnvelopeKeys, kernels = new Kernels(), aes = createAesCtr(keys.encrypt)) {
-    this.#kernels = kernels
-    this.#aes = aes
+  /** The kernels are used where nothing faster is to be had, and made if none are given. */
+  constructor(keys: EnvelopeKeys, kernels?: Kernels, calls = nativeCalls() ?? null) {
+    this.#aes = createAesCtr(keys.encrypt, calls)
+    this.#poly1305 = createPoly1305(calls, kernels)
     // ECB of single blocks keeps no state from one to the next, so one object serves all.
     this.#mac = createCipheriv('aes-128-ecb', keys.macK, null).setAutoPadding(false)
     this.#oneTimeKey.set(keys.macR)
@@ -40,7 +42,7 @@ export class EnvelopeCipher implements Disposable {
 
   #tag(iv: Uint8Array, ciphertext: Uint8Array): Buffer {
     this.#oneTimeKey.set(this.#mac.update(iv), 16)
-    return this.#kernels.tag(this.#oneTimeKey, ciphertext)
+    return this.#poly1305.tag(this.#oneTimeKey, ciphertext)
   }
 
   /** Sixteen bytes that were never used before, and are not all zero, which readers reject. */
@@ -98,6 +100,7 @@ export class EnvelopeCipher implements Disposable {
 
   [Symbol.dispose](): void {
     this.#aes[Symbol.dispose]()
+    this.#poly1305[Symbol.dispose]()
   }
 }
 

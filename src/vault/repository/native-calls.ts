@@ -44,6 +44,13 @@ export type NativeCalls = {
     from: Uint8Array,
     size: number,
   ): number
+  EVP_MAC_fetch(library: null, name: string, properties: null): Address | null
+  EVP_MAC_free(mac: Address): void
+  EVP_MAC_CTX_new(mac: Address): Address | null
+  EVP_MAC_CTX_free(context: Address): void
+  EVP_MAC_init(context: Address, key: Uint8Array, size: number, parameters: null): number
+  EVP_MAC_update(context: Address, from: Uint8Array, size: number): number
+  EVP_MAC_final(context: Address, to: Buffer, written: Buffer, room: number): number
 }
 
 /** A size_t: error codes are sizes close to 2^64. */
@@ -65,6 +72,13 @@ const signatures: Readonly<Record<keyof NativeCalls, string>> = {
   EVP_EncryptInit_ex:
     'int EVP_EncryptInit_ex(void *, const void *, void *, const void *, const void *)',
   EVP_EncryptUpdate: 'int EVP_EncryptUpdate(void *, void *, void *, const void *, int)',
+  EVP_MAC_fetch: 'void *EVP_MAC_fetch(void *, const char *, const char *)',
+  EVP_MAC_free: 'void EVP_MAC_free(void *)',
+  EVP_MAC_CTX_new: 'void *EVP_MAC_CTX_new(void *)',
+  EVP_MAC_CTX_free: 'void EVP_MAC_CTX_free(void *)',
+  EVP_MAC_init: 'int EVP_MAC_init(void *, const void *, size_t, const void *)',
+  EVP_MAC_update: 'int EVP_MAC_update(void *, const void *, size_t)',
+  EVP_MAC_final: 'int EVP_MAC_final(void *, void *, void *, size_t)',
 }
 
 let looked: { readonly calls: NativeCalls | undefined } | undefined
