@@ -5,6 +5,13 @@ set -eu
 cd "$(dirname "$0")/.."
 stamp=node_modules/.redoubt-installed
 if ! cmp -s package-lock.json "$stamp"; then
+  # Two that start at once must not install over each other: the second waits, and finds it done.
+  if command -v flock >/dev/null; then
+    exec 9<.
+    flock 9
+  fi
+fi
+if ! cmp -s package-lock.json "$stamp"; then
   command -v npm >/dev/null || {
     echo 'redoubt: npm is not installed; install it first (Debian: apt-get install npm)' >&2
     exit 2
