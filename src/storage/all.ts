@@ -40,8 +40,9 @@ const factories: Readonly<Record<string, Factory>> = {
 }
 
 /**
- * Opens the object storage of a URL: `file:///path`, a bare path, `s3://bucket/prefix?endpoint=..`, or `mem:`, which
- * is empty each time. Throws `usage` for a URL that makes no sense, `missing` for a folder or bucket that is not there.
+ * Opens the object storage of a URL: `file:///path`, a bare path, `s3://bucket/prefix?endpoint=..`,
+ * or `mem:`, which is empty each time. Throws `usage` for a URL that makes no sense, `missing` for
+ * a folder or bucket that is not there.
  */
 export async function openStorage(url: string, options: StorageOptions = {}): Promise<Storage> {
   options.signal?.throwIfAborted()

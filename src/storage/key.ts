@@ -2,14 +2,19 @@ import { Fault } from '#base/faults'
 
 const partsPattern = /^[A-Za-z0-9._=+-]+(?:\/[A-Za-z0-9._=+-]+)*$/
 const prefixPattern = /^(?:[A-Za-z0-9._=+-]+\/?)*$/
-/** S3's limit on a whole key is 1,024 bytes, a file system's on a part 255; a vault's prefix comes on top. */
+/**
+ * S3's limit on a whole key is 1,024 bytes, a file system's on a part 255; a vault's prefix comes
+ * on top.
+ */
 const keyBytesMax = 800
 const partBytesMax = 255
 
 /** Names that a store uses for itself: never keys, never listed. */
 export const reservedName = '.redoubt-'
 
-/** Whether a name found in a store can be a key at all; foreign files beside ours are not listed. */
+/**
+ * Whether a name found in a store can be a key at all; foreign files beside ours are not listed.
+ */
 export function isKey(text: string): boolean {
   if (text.length > keyBytesMax || !partsPattern.test(text)) return false
   return text.split('/').every(isKeyPart)
@@ -28,7 +33,10 @@ export function checkPrefix(prefix: string): void {
   }
 }
 
-/** Whether `[start, end)` lies in an object of that size; throws `corrupt` when the object is too short. */
+/**
+ * Whether `[start, end)` lies in an object of that size; throws `corrupt` when the object is too
+ * short.
+ */
 export function checkRange(
   what: string,
   range: { readonly start: number; readonly end: number },

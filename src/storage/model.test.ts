@@ -75,7 +75,10 @@ test(`${runs} random histories look the same in a folder, in memory, and through
   }
 })
 
-/** Reads fail now and then; a conditional put in doubt may rightly come to another end, so that puts do not. */
+/**
+ * Reads fail now and then; a conditional put in doubt may rightly come to another end, so that puts
+ * do not.
+ */
 function faulty(storage: Storage, seed: number): Storage {
   const hits = (kind: string) => !kind.startsWith('put')
   const policy = { triesMax: 30, firstDelayMs: 0, delayMaxMs: 0 }

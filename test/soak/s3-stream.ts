@@ -8,8 +8,9 @@ import { Ceph } from '../support/servers/ceph.ts'
 import { home } from '../support/servers/services.ts'
 
 /**
- * A stream of 5 GB goes into a real bucket in parts and comes back, while every seventh request goes wrong: answers
- * of 503, resets before and after the work was done, cut answers. One JSON line is added to bench/results/.
+ * A stream of 5 GB goes into a real bucket in parts and comes back, while every seventh request
+ * goes wrong: answers of 503, resets before and after the work was done, cut answers. One JSON line
+ * is added to bench/results/.
  */
 const sizeMb = Number(process.env['REDOUBT_SOAK_S3_MB'] ?? 5120)
 const peakMbMax = 512

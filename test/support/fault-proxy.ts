@@ -9,7 +9,10 @@ export type Place = { readonly direction: Direction; readonly byte: number }
 
 /** How the network misbehaves; all may be combined, and changed while connections are open. */
 export type NetworkFaults = {
-  /** Added to the way of each byte, in each direction, with up to `jitterMs` more; the order is kept. */
+  /**
+   * Added to the way of each byte, in each direction, with up to `jitterMs` more; the order is
+   * kept.
+   */
   readonly delayMs?: number | undefined
   readonly jitterMs?: number | undefined
   /** For each connection and direction. */
@@ -165,8 +168,8 @@ function write(socket: Socket, bytes: Buffer): Promise<void> {
 }
 
 /**
- * Ends a connection with RST. A socket that was told to end in order cannot be reset any more: node would keep its
- * handle for ever, and the process would never exit.
+ * Ends a connection with RST. A socket that was told to end in order cannot be reset any more: node
+ * would keep its handle for ever, and the process would never exit.
  */
 export function resetSocket(socket: Socket): void {
   if (socket.writableEnded) socket.destroy()

@@ -21,7 +21,10 @@ export type SeenRequest = {
 
 /** What happens to one request. */
 export type HttpFault =
-  /** An answer of the proxy's own; with `delivered` the server has done the work, and its answer is lost. */
+  /**
+   * An answer of the proxy's own; with `delivered` the server has done the work, and its answer is
+   * lost.
+   */
   | {
       readonly kind: 'answer'
       readonly status: number
@@ -29,9 +32,14 @@ export type HttpFault =
       readonly type?: string
       readonly delivered?: boolean
     }
-  /** The connection is reset: before the request is passed on, or (`delivered`) instead of the answer. */
+  /**
+   * The connection is reset: before the request is passed on, or (`delivered`) instead of the
+   * answer.
+   */
   | { readonly kind: 'reset'; readonly delivered?: boolean }
-  /** Only so many bytes of the answer's body come, then the connection is reset, or ended in order. */
+  /**
+   * Only so many bytes of the answer's body come, then the connection is reset, or ended in order.
+   */
   | { readonly kind: 'cut'; readonly bodyBytes: number; readonly how: 'reset' | 'end' }
   /** Only so many bytes of the request's body are taken, then the connection is reset. */
   | { readonly kind: 'cut-upload'; readonly bodyBytes: number }
@@ -41,8 +49,8 @@ export type HttpFault =
   | { readonly kind: 'flip'; readonly body: 'request' | 'answer'; readonly byte: number }
 
 /**
- * An HTTP proxy on loopback that passes requests on as they are, signed headers included, and treats those that
- * `rule` chooses badly.
+ * An HTTP proxy on loopback that passes requests on as they are, signed headers included, and
+ * treats those that `rule` chooses badly.
  */
 export class HttpFaultProxy implements AsyncDisposable {
   readonly endpoint: string

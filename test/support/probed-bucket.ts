@@ -6,8 +6,8 @@ const prefix = 'vault'
 const verdicts = new Map<boolean, Promise<string>>()
 
 /**
- * A new bucket in which the place `vault` was already found out about: the verdict of another bucket of the kind is
- * copied there, so that not each of a hundred tests has to let puts race.
+ * A new bucket in which the place `vault` was already found out about: the verdict of another
+ * bucket of the kind is copied there, so that not each of a hundred tests has to let puts race.
  */
 export async function createProbedBucket(
   options: { readonly objectLock?: boolean } = {},

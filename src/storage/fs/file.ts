@@ -32,7 +32,9 @@ export async function system<T>(doing: string, work: () => Promise<T>): Promise<
   }
 }
 
-/** Makes a folder and those above it, durably: each new name is synced in the folder that holds it. */
+/**
+ * Makes a folder and those above it, durably: each new name is synced in the folder that holds it.
+ */
 export async function makeFolder(path: string, doing: string): Promise<void> {
   await system(doing, async () => {
     const first = await mkdir(path, { recursive: true, mode: 0o700 })
@@ -50,7 +52,8 @@ export async function syncFolder(path: string): Promise<void> {
   try {
     await folder.sync()
   } catch (error) {
-    // Some network and user-space file systems have no sync of folders; their renames are durable or nothing is.
+    // Some network and user-space file systems have no sync of folders; their renames are durable
+    // or nothing is.
     const code = (error as NodeJS.ErrnoException).code ?? ''
     if (!['EINVAL', 'ENOTSUP', 'ENOSYS'].includes(code)) throw error
   }
@@ -75,7 +78,9 @@ export async function readInto(file: FileHandle, bytes: Buffer, offset: number):
   return at
 }
 
-/** Removes a file of ours that may not be there; the failure that led here is the one to be told. */
+/**
+ * Removes a file of ours that may not be there; the failure that led here is the one to be told.
+ */
 export async function unlinkQuietly(path: string): Promise<void> {
   await unlink(path).catch(() => undefined)
 }

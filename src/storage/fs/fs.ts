@@ -202,7 +202,9 @@ class FsStorage implements Storage {
     // No handle outlives its call.
   }
 
-  /** Writes a temporary file beside the place, makes it durable, and only then gives it its name. */
+  /**
+   * Writes a temporary file beside the place, makes it durable, and only then gives it its name.
+   */
   async #write(
     key: string,
     options: PutOptions,
@@ -270,8 +272,9 @@ class FsStorage implements Storage {
   }
 
   /**
-   * Yields the keys below a folder, sorted, one run of files at a time. A folder sorts as its name with the `/`,
-   * so that keys come in the order of whole keys: `a-b`, then `a/b`. Holds one folder's names a level.
+   * Yields the keys below a folder, sorted, one run of files at a time. A folder sorts as its name
+   * with the `/`, so that keys come in the order of whole keys: `a-b`, then `a/b`. Holds one
+   * folder's names a level.
    */
   async *#walk(
     folder: string,
@@ -310,7 +313,8 @@ class FsStorage implements Storage {
         else if (entry.isDirectory()) names.push(`${folder}${entry.name}/`)
       }
     } catch (error) {
-      // Nobody has put anything there yet; whether the root itself is there is asked before and after.
+      // Nobody has put anything there yet; whether the root itself is there is asked before and
+      // after.
       if (!isFault(error, 'missing')) throw error
     }
     return names.toSorted()
@@ -328,8 +332,9 @@ class FsStorage implements Storage {
   }
 
   /**
-   * Throws when the folder is not there, or is another than at the opening: below a disk that was unmounted stands an
-   * empty folder of the same name. The device is not compared, since a network disk may come back with another.
+   * Throws when the folder is not there, or is another than at the opening: below a disk that was
+   * unmounted stands an empty folder of the same name. The device is not compared, since a network
+   * disk may come back with another.
    */
   async #checkRoot(doing: string): Promise<void> {
     const gone = (cause?: unknown) =>
@@ -373,7 +378,10 @@ async function name(
 
 const noLinkCodes = ['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']
 
-/** Whether a name can be given only if it is free: tried, since not every file system has hard links. */
+/**
+ * Whether a name can be given only if it is free: tried, since not every file system has hard
+ * links.
+ */
 async function canLink(root: string): Promise<boolean> {
   const path = join(root, temporaryName + randomHex(12))
   const other = join(root, temporaryName + randomHex(12))

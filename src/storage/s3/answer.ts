@@ -10,7 +10,9 @@ const wrongRegion: Verdict = [
   },
 ]
 
-/** Error codes of S3's answers; https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html */
+/**
+ * Error codes of S3's answers; https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+ */
 const byName: Readonly<Record<string, Verdict>> = {
   NoSuchKey: ['missing'],
   NoSuchBucket: ['missing', { hint: 'Make the bucket first, or correct its name.' }],
@@ -130,7 +132,10 @@ export function fromS3(error: unknown, doing: string, signal: AbortSignal | unde
   return new Fault(fault, `${doing}: ${said}`, { ...details, cause: error })
 }
 
-/** The tag that every answer about an object bears; throws for an answer of something that is no store. */
+/**
+ * The tag that every answer about an object bears; throws for an answer of something that is no
+ * store.
+ */
 export function checkTag(answer: { readonly ETag?: string | undefined }, doing: string): string {
   if (answer.ETag) return answer.ETag
   throw new Fault('unreachable', `${doing}: the answer is not that of a store`, {
@@ -147,7 +152,9 @@ export function checkListing(page: ListObjectsV2CommandOutput, doing: string): v
   }
 }
 
-/** The error code of S3's answer behind a Fault, for the few places that must tell refusals apart. */
+/**
+ * The error code of S3's answer behind a Fault, for the few places that must tell refusals apart.
+ */
 export function answerName(fault: Fault): string {
   return fault.cause instanceof Error ? fault.cause.name : ''
 }

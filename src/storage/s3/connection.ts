@@ -23,7 +23,10 @@ export const defaultTimeouts: S3Timeouts = { connectMs: 10_000, idleMs: 90_000 }
 const sliceBytes = 128 * 1024
 const metadataTimeoutMs = 2000
 
-/** The client of one place: one try a call, its sockets kept alive; whoever calls bounds their number. */
+/**
+ * The client of one place: one try a call, its sockets kept alive; whoever calls bounds their
+ * number.
+ */
 export function createClient(
   place: S3Place,
   timeouts: S3Timeouts,
@@ -46,8 +49,8 @@ export function createClient(
     ...(region ? { region } : endpoint ? { region: 'us-east-1' } : {}),
     ...(endpoint ? { endpoint } : {}),
     ...(place.profile ? { profile: place.profile } : {}),
-    // Each request's body is signed by its SHA-256, which the store verifies. The newer checksum headers and trailers
-    // on top are refused by some stores.
+    // Each request's body is signed by its SHA-256, which the store verifies. The newer checksum
+    // headers and trailers on top are refused by some stores.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
     // Waiting for `100 Continue` costs a round trip for each body, and some stores never send it.
@@ -64,8 +67,8 @@ export function createClient(
 }
 
 /**
- * Sends a body slice by slice. Given as one piece, a large body on a slow line looks like a connection on which
- * nothing moves, since the socket tells only when a piece has left it.
+ * Sends a body slice by slice. Given as one piece, a large body on a slow line looks like a
+ * connection on which nothing moves, since the socket tells only when a piece has left it.
  */
 class SlicingHandler extends NodeHttpHandler {
   override handle(

@@ -203,7 +203,10 @@ export class Multipart {
     }
   }
 
-  /** Whether the object is the one that was sent; a tag that is no digest of the content proves nothing. */
+  /**
+   * Whether the object is the one that was sent; a tag that is no digest of the content proves
+   * nothing.
+   */
   async #has(
     key: string,
     tag: string,
@@ -220,8 +223,8 @@ export class Multipart {
   }
 
   /**
-   * Throws the parts of a failed upload away. That may fail as well, when the store is down: the first failure
-   * is the one to be told, and a later sweep finds the parts.
+   * Throws the parts of a failed upload away. That may fail as well, when the store is down: the
+   * first failure is the one to be told, and a later sweep finds the parts.
    */
   async #abort(upload: Upload): Promise<void> {
     const request = new AbortMultipartUploadCommand({
@@ -234,7 +237,10 @@ export class Multipart {
     await this.#client.send(request, { abortSignal }).catch(() => undefined)
   }
 
-  /** Once a store: removes uploads that somebody began days ago and never ended, which cost money unseen. */
+  /**
+   * Once a store: removes uploads that somebody began days ago and never ended, which cost money
+   * unseen.
+   */
   async #sweep(signal: AbortSignal | undefined): Promise<void> {
     const doing = `sweep uploads in ${this.#place.name}`
     const { bucket: Bucket, prefix: Prefix } = this.#place

@@ -11,7 +11,10 @@ export type S3Place = {
   readonly prefix: string
   readonly endpoint?: string | undefined
   readonly region?: string | undefined
-  /** By default only where an endpoint is named: stores of one's own rarely have a host name a bucket. */
+  /**
+   * By default only where an endpoint is named: stores of one's own rarely have a host name a
+   * bucket.
+   */
   readonly pathStyle?: boolean | undefined
   /** The section of the AWS configuration files to take credentials from. */
   readonly profile?: string | undefined
@@ -40,7 +43,9 @@ const partBytesMin = 5 * 1024 * 1024
 const partBytesMax = 64 * 1024 * 1024
 const partBytesDefault = 16 * 1024 * 1024
 
-/** Reads `s3://bucket/prefix?endpoint=..&region=..`; throws `usage` and names what makes no sense. */
+/**
+ * Reads `s3://bucket/prefix?endpoint=..&region=..`; throws `usage` and names what makes no sense.
+ */
 export function parseS3Url(text: string): S3Place {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url && (url.username !== '' || url.password !== '')) {

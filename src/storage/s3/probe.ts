@@ -67,10 +67,10 @@ async function probeLock(
 }
 
 /**
- * Whether conditions are heeded. The first who opens a place lets puts race for one key, since there are stores that
- * heed a condition in peace and not in a race (Ceph's gateway in a bucket with versions), and leaves the verdict in
- * an object. Whoever comes later reads it, and tries once more that a put over that object is refused: the
- * place may have been copied to another store.
+ * Whether conditions are heeded. The first who opens a place lets puts race for one key, since
+ * there are stores that heed a condition in peace and not in a race (Ceph's gateway in a bucket
+ * with versions), and leaves the verdict in an object. Whoever comes later reads it, and tries once
+ * more that a put over that object is refused: the place may have been copied to another store.
  */
 async function probeCondition(
   client: S3Client,

@@ -16,9 +16,10 @@ const rounds = 4
 const startMs = 100
 
 /**
- * Whether of many conditional puts of one new key exactly one is taken, several times over: on a busy machine one race
- * alone may look fair by chance. All of them are held before their last byte
- * until every one is under way, since requests that merely leave at once may well be served one after the other.
+ * Whether of many conditional puts of one new key exactly one is taken, several times over: on a
+ * busy machine one race alone may look fair by chance. All of them are held before their last byte
+ * until every one is under way, since requests that merely leave at once may well be served one
+ * after the other.
  */
 export async function raceFairly(
   client: S3Client,
@@ -57,8 +58,8 @@ async function runRace(
   for (const result of results) {
     if (result.status === 'fulfilled') continue
     const fault = fromS3(result.reason, doing, signal)
-    // Losers, or a store that will not hear of conditions. But a racer that lost its connection proves nothing:
-    // the whole probe is tried again.
+    // Losers, or a store that will not hear of conditions. But a racer that lost its connection
+    // proves nothing: the whole probe is tried again.
     if (!isFault(fault, 'exists', 'conflict', 'usage', 'unsupported')) throw fault
   }
   const winners = results.filter((result) => result.status === 'fulfilled').length
@@ -87,7 +88,10 @@ class StartingLine {
   }
 }
 
-/** Lets the signed request go out but for the last byte of its body, which comes when all have arrived. */
+/**
+ * Lets the signed request go out but for the last byte of its body, which comes when all have
+ * arrived.
+ */
 function holdLastByte(command: PutObjectCommand, body: Buffer, start: StartingLine): void {
   async function* held() {
     yield body.subarray(0, -1)

@@ -32,7 +32,10 @@ const connectionsMax = 64
 
 export type S3Options = {
   readonly credentials?: S3Credentials | undefined
-  /** For what this store has to repeat itself: the probes of opening, and the parts of a `putStream`. */
+  /**
+   * For what this store has to repeat itself: the probes of opening, and the parts of a
+   * `putStream`.
+   */
   readonly retry?: RetryPolicy | undefined
   readonly timeouts?: S3Timeouts | undefined
   readonly signal?: AbortSignal | undefined
@@ -40,8 +43,9 @@ export type S3Options = {
 }
 
 /**
- * Object storage in an S3 bucket. Asks the store for the bucket, and tries what it can do: conditional puts,
- * leaving the verdict in a small object of its own, `.redoubt-probe`, and the bucket's object lock.
+ * Object storage in an S3 bucket. Asks the store for the bucket, and tries what it can do:
+ * conditional puts, leaving the verdict in a small object of its own, `.redoubt-probe`, and the
+ * bucket's object lock.
  */
 export async function openS3Storage(url: string, options: S3Options = {}): Promise<Storage> {
   const place = parseS3Url(url)
@@ -227,7 +231,8 @@ class S3Storage implements Storage {
         ),
       )
     } catch (error) {
-      // Most stores say nothing of a key that is not there, some answer 404; a lost bucket is another matter.
+      // Most stores say nothing of a key that is not there, some answer 404; a lost bucket is
+      // another matter.
       if (!isFault(error, 'missing')) throw error
       await this.#checkBucket(doing, signal)
     }
@@ -293,7 +298,8 @@ class S3Storage implements Storage {
       )
     } catch (error) {
       if (!isFault(error, 'missing')) throw error
-      // An answer to HEAD has no body that could say whether it is the object or the bucket that is missing.
+      // An answer to HEAD has no body that could say whether it is the object or the bucket that is
+      // missing.
       await this.#checkBucket(doing, signal)
       return undefined
     }
@@ -305,7 +311,9 @@ class S3Storage implements Storage {
     )
   }
 
-  /** A delete only hides a locked version, and would succeed: what must be kept must stay in sight. */
+  /**
+   * A delete only hides a locked version, and would succeed: what must be kept must stay in sight.
+   */
   async #checkUnlocked(key: string, signal: AbortSignal | undefined): Promise<void> {
     const head = await this.#head(key, signal)
     const until = head?.ObjectLockRetainUntilDate

@@ -1,8 +1,8 @@
 import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
 
 /**
- * The same store, read as it is, where every change is accepted and forgotten: for dry runs, which do all the
- * work but the storing. What was put cannot be read back.
+ * The same store, read as it is, where every change is accepted and forgotten: for dry runs, which
+ * do all the work but the storing. What was put cannot be read back.
  */
 export function withoutWrites(storage: Storage): Storage {
   return new DiscardStorage(storage)

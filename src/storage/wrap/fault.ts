@@ -29,7 +29,10 @@ export type FaultOptions = {
   readonly capacityBytes?: number | undefined
 }
 
-/** What a caller sees of its own death by `kill -9`: not a Fault, so that nothing retries or handles it. */
+/**
+ * What a caller sees of its own death by `kill -9`: not a Fault, so that nothing retries or handles
+ * it.
+ */
 export class Crash extends Error {
   override readonly name = 'Crash'
 }
@@ -45,7 +48,9 @@ const writes = (kind: OperationKind): boolean =>
 const codes: readonly Code[] = ['unreachable', 'throttled', 'timeout']
 
 export class FaultyStorage implements Storage {
-  /** The counted operations so far, in order: run once without a crash to learn how many there are. */
+  /**
+   * The counted operations so far, in order: run once without a crash to learn how many there are.
+   */
   readonly operations: Operation[] = []
   readonly #inner: Storage
   readonly #options: FaultOptions
@@ -112,7 +117,8 @@ export class FaultyStorage implements Storage {
     const fault = await this.#begin('stream', key)
     for await (const chunk of this.#inner.stream(key, options)) {
       this.#checkAlive('stream', key)
-      // The cut comes within a chunk, so that a caller who counts chunks instead of bytes is found out.
+      // The cut comes within a chunk, so that a caller who counts chunks instead of bytes is found
+      // out.
       if (fault && chunk.length > 1) yield chunk.subarray(0, 1 + (chunk.length >> 1))
       if (fault) throw fault
       yield chunk

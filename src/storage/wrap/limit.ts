@@ -7,8 +7,9 @@ export type Limits = {
 }
 
 /**
- * The same store with bounded bandwidth, shared by all its calls. Streams are paced chunk by chunk; an object that
- * is put whole waits for its share first and then goes out at once, so that a burst is at most one object.
+ * The same store with bounded bandwidth, shared by all its calls. Streams are paced chunk by chunk;
+ * an object that is put whole waits for its share first and then goes out at once, so that a burst
+ * is at most one object.
  */
 export function withLimit(storage: Storage, limits: Limits, time: Time = systemTime): Storage {
   return new LimitStorage(storage, limits, time)

@@ -3,11 +3,12 @@ import { defaultRetry, retry, type RetryPolicy } from '#base/retry'
 import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
 
 /**
- * The same store, each call tried again while its Fault says so, with jitter and a named maximum.
- * A stream goes on at the byte where it broke and a listing behind its last key; any progress starts the count of
- * tries afresh. `putStream` is passed on as it is: its source can be read only once, so that the store itself
- * has to repeat a part. A conditional put that is answered with `exists` on a second try is a success when the
- * object holds our very bytes: the first try had arrived, and only its answer was lost.
+ * The same store, each call tried again while its Fault says so, with jitter and a named maximum. A
+ * stream goes on at the byte where it broke and a listing behind its last key; any progress starts
+ * the count of tries afresh. `putStream` is passed on as it is: its source can be read only once,
+ * so that the store itself has to repeat a part. A conditional put that is answered with `exists`
+ * on a second try is a success when the object holds our very bytes: the first try had arrived, and
+ * only its answer was lost.
  */
 export function withRetry(storage: Storage, policy: RetryPolicy = defaultRetry): Storage {
   return new RetryStorage(storage, policy)
@@ -115,7 +116,9 @@ class RetryStorage implements Storage {
     await this.#inner[Symbol.asyncDispose]()
   }
 
-  /** Reads what `open` gives; after a failure opens again, which must go on behind what was yielded. */
+  /**
+   * Reads what `open` gives; after a failure opens again, which must go on behind what was yielded.
+   */
   async *#resume<T>(
     signal: AbortSignal | undefined,
     open: () => AsyncIterable<T>,

@@ -22,7 +22,9 @@ const startsMax = 2
 const adminLimitMs = 60_000
 
 export type CephOptions = {
-  /** `memstore` starts in a second and forgets; `bluestore` lives on disk and survives `kill -9`. */
+  /**
+   * `memstore` starts in a second and forgets; `bluestore` lives on disk and survives `kill -9`.
+   */
   readonly store?: 'memstore' | 'bluestore' | undefined
 }
 
@@ -112,7 +114,9 @@ export class Ceph implements AsyncDisposable {
     return name
   }
 
-  /** All versions of all objects of a bucket, delete markers included: what the store really keeps. */
+  /**
+   * All versions of all objects of a bucket, delete markers included: what the store really keeps.
+   */
   async versions(bucket: string): Promise<readonly { key: string; marker: boolean }[]> {
     const client = this.client()
     const found = await client.send(new ListObjectVersionsCommand({ Bucket: bucket }))
@@ -166,7 +170,8 @@ export class Ceph implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     process.off('exit', this.#onExit)
-    // The OSD waits for nobody when it is killed; asked to stop after the monitor has gone it would hang.
+    // The OSD waits for nobody when it is killed; asked to stop after the monitor has gone it would
+    // hang.
     for (const daemon of ['rgw', 'osd', 'mon'] as const) await this.#daemons.get(daemon)?.kill9()
     await rm(this.#dir, { recursive: true, force: true })
   }

@@ -5,7 +5,9 @@ import { join } from 'node:path'
 import { chunks, collect, pattern, rejects } from '../../storage.suite.ts'
 import { openFsStorage } from '../fs.ts'
 
-/** Runs in a mount namespace of its own, with a file system of 2 MiB at the folder that it is given. */
+/**
+ * Runs in a mount namespace of its own, with a file system of 2 MiB at the folder that it is given.
+ */
 const root = process.argv[2] ?? ''
 const keysOf = async () => (await collect(storage.list(''))).map((info) => info.key)
 

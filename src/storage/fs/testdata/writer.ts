@@ -1,7 +1,10 @@
 import { pattern } from '../../storage.suite.ts'
 import { openFsStorage } from '../fs.ts'
 
-/** Stores objects as fast as it can, several at a time, telling its parent of each that was stored, until killed. */
+/**
+ * Stores objects as fast as it can, several at a time, telling its parent of each that was stored,
+ * until killed.
+ */
 const storage = await openFsStorage(process.argv[2] ?? '')
 let count = 0
 await Promise.all(
