@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { isFault } from '#base/faults'
 import { silentLog } from '#base/log'
-import type { LogBlock, Position } from '#change'
+import type { LogBlock, LogReader, Position } from '#change'
 import { MemoryLog } from '../../../test/support/memory-log.ts'
 import { restored, World } from '../../../test/support/postgres-world.ts'
 import { giveToServerUser } from '../../../test/support/servers/process.ts'
@@ -80,6 +80,33 @@ test('the log is followed over a promotion, and every moment on either side can 
   const after = world.log.commits.at(-5)
   assert.ok(after)
   assert.deepEqual(await values(world, { kind: 'time', timeUs: after.timeUs }), upTo(36))
+})
+
+test('an archive and a base that begin on a later timeline are enough', async () => {
+  const server = await startPostgres({ initdb: ['--wal-segsize=1'] })
+  await server.stop()
+  writeFileSync(path.join(server.dataDir, 'standby.signal'), '')
+  giveToServerUser(server.dataDir)
+  await server.start()
+  await server.query('select pg_promote()')
+  await using world = new World(server)
+  await world.archive()
+  await server.query('create table t (a int)')
+  await world.takeBase()
+  await insert(server, 1, 10)
+  await world.caughtUp()
+  assert.equal(world.log.names[0], '00000002.history')
+  assert.deepEqual(await values(world, { kind: 'latest' }), upTo(10))
+  // Also where the archive lost that file: the base has it.
+  const without: LogReader = {
+    segments: (first) => world.log.segments(first),
+    read: async (segment, options) =>
+      segment.endsWith('.history') ? undefined : world.log.read(segment, options),
+  }
+  await restored(world.request({ kind: 'latest' }, { archive: without }), async (client) => {
+    const { rows } = await client.query('select count(*)::int as n from t')
+    assert.deepEqual(rows, [{ n: 10 }])
+  })
 })
 
 test('one reader follows a standby that is promoted under it', async () => {

@@ -91,8 +91,9 @@ function mapData(name: string, withLog: boolean, scratch: boolean): string | und
     return undefined
   }
   if (/^pg_tblspc\/\d+(?:\/|$)/.test(name)) return undefined
-  // The base's own log may reach beyond the target: the archive's is cut off there.
-  if (withLog && /^pg_wal\/(?:[0-9A-F]{24}|[0-9A-F]{8}\.history)$/.test(name)) return undefined
+  // The base's own log may reach beyond the target: the archive's is cut off there. Its history files stay: without that
+  // of its timeline the server would not recover along it.
+  if (withLog && /^pg_wal\/[0-9A-F]{24}$/.test(name)) return undefined
   if (withLog && /^pg_wal\/archive_status\/./.test(name)) return undefined
   return name
 }

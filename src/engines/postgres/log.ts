@@ -148,6 +148,11 @@ export class PostgresLog implements LogSource, AsyncDisposable {
       if (identity.systemId !== this.#systemId) throw changed(this.#systemId, identity.systemId)
       const segmentBytes = await walSegmentBytes(wire, signal)
       let cursor = await this.#begin(wire, from, identity, segmentBytes, signal)
+      if (from === undefined && cursor.timeline > 1) {
+        // An archive that begins here needs the history of its first timeline, too.
+        const text = await timelineHistory(wire, cursor.timeline, signal)
+        yield this.#historyBlock(cursor.timeline, text, cursor.lsn)
+      }
       if (from !== undefined && from.timeline !== identity.timeline) {
         await this.#checkAncestor(wire, from, identity.timeline, signal)
       }
