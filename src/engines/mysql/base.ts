@@ -27,6 +27,7 @@ import { Session } from './protocol/session.ts'
 import { RowKernel } from './row-kernel.ts'
 import { RowText } from './rows.kernel.ts'
 import { writeScript } from './script.ts'
+import { readVariables } from './server.ts'
 import { openSnapshot, type Snapshot } from './snapshot.ts'
 import { quoteNames } from './sql.ts'
 import { readUsers } from './users.ts'
@@ -88,6 +89,7 @@ export async function takeLogicalBase(
     sizeBytes: BigInt(copy.doneBytes),
     details: {
       layout: layoutName,
+      'native-foreign-keys': await readForeignKeys(source, signal),
       gtids: snapshot.gtids,
       'binlog-file': end?.name ?? '',
       'binlog-position': String(end?.offset ?? ''),
@@ -326,4 +328,11 @@ function describe(catalog: Catalog, files: ReadonlyMap<Table, StoredFile[]>): St
       ...program,
     })),
   ]
+}
+
+/** Who carries out cascades on MySQL 9.6 and later; an empty text before. */
+export async function readForeignKeys(source: Source, signal: AbortSignal): Promise<string> {
+  await using session = await Session.open(source.endpoint, { signal })
+  const name = 'innodb_native_foreign_keys'
+  return (await readVariables(session, [name], signal)).get(name) ?? ''
 }

@@ -8,7 +8,7 @@ import { Queue } from '#base/queue'
 import { type Tasks, tasks } from '#base/tasks'
 import { systemTime } from '#base/time'
 import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
-import type { Source } from './base.ts'
+import { readForeignKeys, type Source } from './base.ts'
 import { readStamp } from './dump.ts'
 import type { Flavor } from './flavor.ts'
 import { fileEntry, folderEntry } from './layout.ts'
@@ -221,6 +221,7 @@ async function describe(
     sizeBytes: taken.sizeBytes,
     details: {
       layout: physicalLayout,
+      'native-foreign-keys': await readForeignKeys(source, signal),
       gtids: gtids.replaceAll(/\s/g, ''),
       'binlog-file': name,
       'binlog-position': offset,

@@ -35,6 +35,8 @@ export type ReplayOptions = {
   /** Transactions that the base holds: what another server's log repeats of them is passed over. */
   readonly gtids: string
   readonly plan: ReplayPlan
+  /** The source's `innodb_native_foreign_keys` was on: cascades are in no log of it, whatever its version. */
+  readonly nativeForeignKeys: boolean
   readonly selection: Selection
   /** Keep what is replayed out of the target's own binary log. */
   readonly unlogged: boolean
@@ -173,7 +175,7 @@ class Replayer {
     this.#finder.reset()
     this.#skipping = false
     this.#format = format
-    this.#rows = new RowBatch(format, this.#options.selection)
+    this.#rows = new RowBatch(format, this.#options.selection, this.#options.nativeForeignKeys)
     await this.#describeFormat(this.#main, header, body)
     this.#header = { header, body }
   }

@@ -123,8 +123,10 @@ async function replayInto(
   const gtids = request.base.details['gtids'] ?? ''
   if (!request.archive || plan.transactions === 0) return gtids
   const { archive, signal, progress, log } = request
-  const first = request.base.first
-  const done = await replay({ ...into, archive, first, gtids, plan, signal, progress, log })
+  const { first, details } = request.base
+  const nativeForeignKeys = details['native-foreign-keys'] === 'ON'
+  const how = { nativeForeignKeys, signal, progress, log }
+  const done = await replay({ ...into, ...how, archive, first, gtids, plan })
   return done.toString()
 }
 

@@ -40,10 +40,11 @@ export class RowBatch {
   #rows: Buffer[] = []
   #bytes = 0
 
-  constructor(format: FormatDescription, selection: Selection) {
+  constructor(format: FormatDescription, selection: Selection, nativeForeignKeys: boolean) {
     this.#format = format
     this.#selection = selection
-    this.#withoutForeignKeys = parseFlavor(format.serverVersion).cascadesLogged
+    this.#withoutForeignKeys =
+      parseFlavor(format.serverVersion).cascadesLogged && !nativeForeignKeys
     this.#idBytes = format.postHeader(eventType.tableMap) === 6 ? 4 : 6
   }
 
