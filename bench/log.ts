@@ -1,106 +1,151 @@
-// The log of a PostgreSQL under 1,000 commits a second: how long until a commit is durable in the vault, and what
-// archiving costs against pg_receivewal with zstd -1 behind it. Usage: node bench/log.ts [--seconds 20] [--rate 1000]
-// [--rounds 1]. Prints one line of JSON a run, with the command lines.
-import { execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
-import { loadavg } from 'node:os'
+// The continuous log at a steady rate of commits: how long until a commit is in the vault, and what archiving costs,
+// beside pg_receivewal with zstd -1 behind it, on the same server in the same minutes.
+// Usage: node bench/log.ts [--rate 1000] [--seconds 30] [--durability async]
+import { spawn } from 'node:child_process'
+import { mkdirSync, openSync, readdirSync, readFileSync, readSync, closeSync } from 'node:fs'
 import path from 'node:path'
-import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
+import { systemTime } from '#base/time'
+import { Redoubt } from '../src/demo/redoubt.ts'
 import { Scratch } from '../test/support/scratch.ts'
-import {
-  postgresPassword,
-  type PostgresServer,
-  startPostgres,
-} from '../test/support/servers/postgres.ts'
-import { home, service } from '../test/support/servers/services.ts'
+import { startPostgres } from '../test/support/servers/postgres.ts'
+import { asServerUser, giveToServerUser } from '../test/support/servers/process.ts'
+import { service } from '../test/support/servers/services.ts'
 import { measure } from './measure.ts'
 import { cpuOfTree } from './server-cpu.ts'
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '20' },
     rate: { type: 'string', default: '1000' },
-    rounds: { type: 'string', default: '1' },
+    seconds: { type: 'string', default: '30' },
+    durability: { type: 'string', default: 'async' },
   },
 })
-const env = { ...process.env, PGPASSWORD: postgresPassword }
+const { signal } = new AbortController()
+using scratch = new Scratch('bench-log')
+const tools = (await service('postgres17')).bin
+await using server = await startPostgres({
+  version: '17',
+  settings: { fsync: 'on', max_wal_size: '8GB', shared_buffers: '256MB' },
+})
+const env = { PGPASSWORD: new URL(server.url).password, REDOUBT_VAULT_PASSWORD: 'bench' }
+const connect = ['-h', '127.0.0.1', '-p', String(server.port), '-U', 'postgres']
+await measure([`${tools}/pgbench`, '-i', '-q', '-s', '10', ...connect, 'postgres'], env)
 
-/** Commits at a steady rate until the time is over. */
-async function load(server: PostgresServer, scratch: Scratch): Promise<string> {
-  const script = scratch.join('load.sql')
-  writeFileSync(
-    script,
-    "insert into bench (note) values (md5(random()::text) || repeat('x', 60 + (random() * 80)::int));\n",
-  )
-  const args = ['-n', '-f', script, '-c', '4', '-j', '1', '-R', values.rate, '-T', values.seconds]
-  const at = ['-h', '127.0.0.1', '-p', String(server.port), '-U', 'postgres', 'postgres']
-  const command = [path.join(server.bin, 'pgbench'), ...args, ...at]
-  const child = spawn(command[0] ?? '', command.slice(1), {
-    env,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  const said: Buffer[] = []
-  child.stdout.on('data', (bytes: Buffer) => said.push(bytes))
-  const [code] = (await once(child, 'close')) as [number]
-  if (code !== 0) throw new Error(`pgbench ended with ${code}`)
-  return /tps = ([\d.]+)/.exec(Buffer.concat(said).toString())?.[1] ?? ''
-}
+const redoubt = new Redoubt({ ...env, REDOUBT_DATA: scratch.join('state') }, signal)
+const vault = scratch.join('vault')
+await redoubt.run(['vault', 'init', '--vault', vault])
+const source = ['--source', server.url, '--vault', vault, '--name', 'bench']
+await using protection = redoubt.protect([...source, '--durability', values.durability])
+// Also until the log of the filling is shipped: it would stand before what is measured.
+await protection.until(({ lastBase, lagMs }) => lastBase !== undefined && lagMs < 1000, { signal })
 
-async function ours(server: PostgresServer, scratch: Scratch): Promise<void> {
-  const program = path.join(home, 'bench/log-archiver.ts')
-  const prof = process.env['REDOUBT_BENCH_PROF']
-  const profArgs = prof ? ['--cpu-prof', `--cpu-prof-dir=${prof}`] : []
-  const args = [...profArgs, program, server.url, scratch.join('vault'), scratch.join('state')]
-  const child = spawn(path.join(home, 'node_modules/.bin/node'), args, {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  await lines.next()
-  child.kill('SIGUSR2')
-  const tps = await load(server, scratch)
-  await new Promise((resolve) => setTimeout(resolve, 1000))
-  child.kill('SIGTERM')
-  const { value } = await lines.next()
-  await once(child, 'close')
-  const result = JSON.parse(String(value)) as object
-  const storedBytes = Number(
-    execFileSync('du', ['-sb', scratch.join('vault/log')])
-      .toString()
-      .split('\t')[0],
-  )
-  console.log(JSON.stringify({ tool: 'redoubt', tps, ...result, storedBytes, load: loadavg()[0] }))
-}
+const received = scratch.join('received')
+mkdirSync(received)
+giveToServerUser(received)
+const [program, args] = asServerUser([
+  `${tools}/pg_receivewal`,
+  ...connect,
+  '-D',
+  received,
+  '--synchronous',
+])
+const receiver = spawn(program, args, { env: { ...process.env, ...env }, stdio: 'inherit' })
 
-async function peer(server: PostgresServer, scratch: Scratch): Promise<void> {
-  const folder = scratch.join('wal')
-  mkdirSync(folder)
-  const at = ['-h', '127.0.0.1', '-p', String(server.port), '-U', 'postgres']
-  const command = [path.join(server.bin, 'pg_receivewal'), '-D', folder, '--synchronous', ...at]
-  execFileSync(command[0] ?? '', [...command.slice(1), '--slot=peer', '--create-slot'], { env })
-  const child = spawn(command[0] ?? '', [...command.slice(1), '--slot=peer'], {
-    env,
-    stdio: 'ignore',
-  })
-  const tps = await load(server, scratch)
-  const receiveMs = cpuOfTree(child.pid ?? 0)
-  child.kill('SIGINT')
-  await once(child, 'close')
-  const { bin } = await service('zstd@bookworm')
-  const files = readdirSync(folder).map((name) => path.join(folder, name))
-  const zstd = [path.join(bin, 'zstd'), '-1', '-q', '-T1', ...files]
-  const { cpuMs } = await measure(zstd)
-  const cost = { cpuMs: receiveMs + cpuMs, receiveMs, zstdMs: cpuMs }
-  const shown = `pg_receivewal --synchronous --slot=peer; zstd -1 -q -T1`
-  console.log(JSON.stringify({ tool: shown, tps, ...cost, load: loadavg()[0] }))
-}
+type Sample = { readonly at: string; readonly ms: number }
+const asked: Sample[] = []
+const durable: Sample[] = []
+const known = new Set<string>()
+const folder = path.join(vault, 'log/bench')
 
-for (let round = 0; round < Number(values.rounds); round++) {
-  for (const run of [ours, peer]) {
-    using scratch = new Scratch('bench-log')
-    await using server = await startPostgres({ settings: { wal_level: 'replica' } })
-    await server.query('create table bench (id bigserial primary key, note text)')
-    await run(server, scratch)
+/** Notes objects that appeared, by the position behind their last byte: it stands in the age header, unencrypted. */
+function lookForObjects(): void {
+  for (const history of readdirSync(folder).filter((name) => !name.startsWith('='))) {
+    for (const name of readdirSync(path.join(folder, history))) {
+      if (!name.includes('.part.') || name.startsWith('.') || known.has(name)) continue
+      known.add(name)
+      const next = readNext(path.join(folder, history, name))
+      if (next) durable.push({ at: next, ms: performance.now() })
+    }
   }
 }
+
+function readNext(file: string): string | undefined {
+  const head = Buffer.alloc(16_384)
+  const descriptor = openSync(file, 'r')
+  const size = readSync(descriptor, head)
+  closeSync(descriptor)
+  const text = head.toString('latin1', 0, size)
+  const body = /-> redoubt-log [^\n]+\n([A-Za-z0-9+/\n]+?)\n---/.exec(text)?.[1] ?? ''
+  const record = Buffer.from(body.replaceAll('\n', ''), 'base64').toString()
+  return /"next":"([0-9A-F]{16})"/.exec(record)?.[1]
+}
+
+lookForObjects()
+durable.length = 0
+const load = spawn(
+  `${tools}/pgbench`,
+  ['-n', '-N', '-c', '4', '-R', values.rate, '-T', values.seconds, ...connect, 'postgres'],
+  { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] },
+)
+let said = ''
+load.stdout.on('data', (chunk: Buffer) => {
+  said += chunk.toString()
+})
+const loaded = new Promise<void>((resolve) => load.once('close', () => resolve()))
+let running = true
+void loaded.then(() => {
+  running = false
+})
+const archiverCpu = cpuOfTree(protection.pid)
+const receiverCpu = cpuOfTree(receiver.pid ?? 0)
+const startedMs = performance.now()
+while (running) {
+  const [row] = await server.query<{ lsn: string }>(
+    `select lpad(to_hex(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint), 16, '0') as lsn`,
+  )
+  asked.push({ at: (row?.lsn ?? '').toUpperCase(), ms: performance.now() })
+  lookForObjects()
+  await systemTime.sleep(10)
+}
+const spanMs = performance.now() - startedMs
+await systemTime.sleep(3000)
+lookForObjects()
+const archiverMs = cpuOfTree(protection.pid) - archiverCpu
+const receiverMs = cpuOfTree(receiver.pid ?? 0) - receiverCpu
+receiver.kill('SIGTERM')
+const segments = readdirSync(received).map((name) => path.join(received, name))
+const zstd = path.join((await service('zstd@bookworm')).bin, 'zstd')
+const packed = await measure([
+  zstd,
+  '-1',
+  '-q',
+  '-f',
+  '--output-dir-flat',
+  scratch.path,
+  ...segments,
+])
+const peakKb = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${protection.pid}/status`, 'utf8'))?.[1]
+
+const lags = asked
+  .map(({ at, ms }) => ({ ms, seen: durable.find((one) => one.at >= at)?.ms }))
+  .flatMap(({ ms, seen }) => (seen === undefined ? [] : [Math.max(0, seen - ms)]))
+  .toSorted((a, b) => a - b)
+const quantile = (share: number) => Math.round(lags[Math.floor(lags.length * share)] ?? Number.NaN)
+console.log(
+  JSON.stringify({
+    rate: Number(values.rate),
+    tps: Number(/tps = ([\d.]+)/.exec(said)?.[1]),
+    durability: values.durability,
+    samples: lags.length,
+    unseen: asked.length - lags.length,
+    lagMs: { p50: quantile(0.5), p99: quantile(0.99), max: Math.round(lags.at(-1) ?? Number.NaN) },
+    seconds: Math.round(spanMs / 1000),
+    objects: durable.length,
+    archiverCpuMs: archiverMs,
+    peerCpuMs: Math.round(receiverMs + packed.cpuMs),
+    receiverCpuMs: receiverMs,
+    zstdCpuMs: packed.cpuMs,
+    archiverPeakMiB: Math.round(Number(peakKb) / 1024),
+  }),
+)

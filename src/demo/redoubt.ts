@@ -84,6 +84,10 @@ export class Protection implements AsyncDisposable {
     })
   }
 
+  get pid(): number {
+    return this.#child.pid ?? -1
+  }
+
   get news(): ProtectNews | undefined {
     return this.#news
   }
