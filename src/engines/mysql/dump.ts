@@ -196,6 +196,8 @@ function preparations(flavor: Flavor, options: DumpOptions): string[] {
   const { semiSync, replicaUuid } = options
   return [
     'SET NAMES utf8mb4',
+    // We read no faster than what we read can be kept: the server must not take that for a dead connection.
+    'SET SESSION net_write_timeout = 3600',
     `SET @master_heartbeat_period = ${heartbeatPeriodNs}, @source_heartbeat_period = ${heartbeatPeriodNs}`,
     `SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32'`,
     flavor.family === 'mariadb'

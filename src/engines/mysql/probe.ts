@@ -166,7 +166,14 @@ function retention(variables: ReadonlyMap<string, string>): number {
 function neededRights(flavor: Flavor, use: Use): readonly (readonly string[])[] {
   const { family, number } = flavor
   const all = ['ALL PRIVILEGES', 'SUPER']
-  const base = [['SELECT'], ['RELOAD'], ['LOCK TABLES'], ['SHOW VIEW'], ['TRIGGER'], ['EVENT']]
+  const base = [
+    ['SELECT'],
+    ['RELOAD', 'FLUSH_TABLES'],
+    ['LOCK TABLES'],
+    ['SHOW VIEW'],
+    ['TRIGGER'],
+    ['EVENT'],
+  ]
   const client =
     family === 'mariadb'
       ? [['BINLOG MONITOR', 'REPLICATION CLIENT', 'SUPER']]
@@ -177,7 +184,7 @@ function neededRights(flavor: Flavor, use: Use): readonly (readonly string[])[] 
 }
 
 async function checkRights({ session, flavor, use, signal, account }: Context): Promise<Finding[]> {
-  const grants = (await session.texts('SHOW GRANTS', { signal })).map(([grant]) => grant ?? '')
+  const grants = await readGrants(session, flavor, signal)
   // Rights on everything only: a backup is of all databases.
   const held = new Set(
     grants
@@ -192,6 +199,18 @@ async function checkRights({ session, flavor, use, signal, account }: Context): 
     said: `${account} lacks the right ${right}`,
     mend: `GRANT ${right} ON *.* TO ${to}`,
   }))
+}
+
+/** With what the roles in force bring, which MySQL shows only when they are named. */
+async function readGrants(
+  session: Session,
+  flavor: Flavor,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const hasRoles = flavor.family === 'mysql' && flavor.number >= 80_000
+  const roles = hasRoles ? (await session.one('SELECT CURRENT_ROLE()', { signal }))?.[0] : undefined
+  const using = roles && roles !== 'NONE' ? ` FOR CURRENT_USER() USING ${roles}` : ''
+  return (await session.texts(`SHOW GRANTS${using}`, { signal })).map(([grant]) => grant ?? '')
 }
 
 /** Tables that no transaction covers are locked while they are copied; this shows how long that may be. */

@@ -34,14 +34,13 @@ const programTimeoutMs = 300_000
 
 /** Finds the programs in the folder given, else on PATH and in the usual places. */
 export function findPrograms(family: Family, serverBin: string | undefined): Programs {
-  const folders = serverBin
-    ? [resolve(serverBin)]
-    : [...(process.env['PATH'] ?? '').split(delimiter), ...usualPlaces]
+  const usual = [...(process.env['PATH'] ?? '').split(delimiter), ...usualPlaces]
+  const folders = serverBin ? [resolve(serverBin)] : usual
   const names = family === 'mariadb' ? ['mariadbd', 'mysqld'] : ['mysqld']
-  const find = (wanted: readonly string[]) =>
-    wanted.flatMap((name) => folders.map((folder) => join(folder, name))).find(existsSync)
+  const find = (wanted: readonly string[], among = folders) =>
+    wanted.flatMap((name) => among.map((folder) => join(folder, name))).find(existsSync)
   const server = find(names)
-  const install = find(['mariadb-install-db', 'mysql_install_db'])
+  const install = find(['mariadb-install-db', 'mysql_install_db'], [...folders, ...usual])
   if (!server || (family === 'mariadb' && !install)) {
     throw new Fault(
       'unsupported',
