@@ -64,7 +64,7 @@ function change(root: string, dice: Dice): void {
     case 0:
       return rmSync(path, { recursive: true })
     case 1:
-      if (!existsSync(other) && !other.startsWith(path)) renameSync(path, other)
+      if (!isThere(other) && !other.startsWith(path)) renameSync(path, other)
       return
     case 2:
       if (!there.isSymbolicLink()) chmodSync(path, 0o400 + dice.roll(0o400))
@@ -75,6 +75,11 @@ function change(root: string, dice: Dice): void {
     default:
       if (there.isFile()) rewrite(path, dice)
   }
+}
+
+/** A dangling symlink is there too. */
+function isThere(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) !== undefined
 }
 
 function rewrite(path: string, dice: Dice): void {
