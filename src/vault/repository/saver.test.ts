@@ -253,6 +253,19 @@ test('a blob is stored again when that is asked for', async () => {
   assert.equal(again.blobCount, 2)
 })
 
+test('a tree that is larger than any pack is stored alone', async () => {
+  const storage = new MemStorage()
+  const repository = await make(storage)
+  const tree = randomBytes(40_000_000)
+  await using saver = await repository.openSaver({ signal })
+  const small = await saver.saveBlob('tree', Buffer.from('small'))
+  const ids = [await saver.saveBlob('tree', tree), await saver.saveBlob('tree', tree.subarray(1))]
+  await saver.finish()
+  assert.ok((await repository.loadBlob('tree', ids[0] ?? '', { signal })).equals(tree))
+  assert.ok((await repository.loadBlob('tree', ids[1] ?? '', { signal })).equals(tree.subarray(1)))
+  assert.equal((await repository.loadBlob('tree', small, { signal })).toString(), 'small')
+})
+
 test('whatever operation a saver dies at, what the indexes list can be read', async () => {
   const contents = [randomBytes(3_000_000), Buffer.from('small'), randomBytes(17_000_000)]
   const save = async (repository: Repository) => {
