@@ -170,7 +170,7 @@ class Restorer {
     const count = this.#damagedPaths.size
     if (count === 0) return
     const names = Array.from(this.#damagedPaths).slice(0, namedMax)
-    const shown = names.map((name) => Buffer.from(name, 'latin1').toString()).join(', ')
+    const shown = names.map((name) => Buffer.from(name, 'latin1').toString() || '/').join(', ')
     throw new Fault(
       'corrupt',
       `restore ${count} damaged files or directories: ${shown}${count > namedMax ? ', ...' : ''}`,
@@ -349,7 +349,7 @@ class Restorer {
   }
 
   #trouble(kind: RestoreTrouble['kind'], path: Buffer, said: string): void {
-    const trouble = { kind, path: path.toString(), said }
+    const trouble = { kind, path: path.toString() || '/', said }
     this.#counts.troubleCount += 1
     if (this.#troubles.length < troublesMax) this.#troubles.push(trouble)
     this.#options.onTrouble?.(trouble)
