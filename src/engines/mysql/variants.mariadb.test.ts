@@ -1,5 +1,16 @@
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { test } from 'node:test'
+import {
+  Capture,
+  checksums,
+  requestOf,
+  takeBase,
+} from '../../../test/support/mysql-family-harness.ts'
+import { Scratch } from '../../../test/support/scratch.ts'
 import { startMariadb } from '../../../test/support/servers/mariadb.ts'
 import { rootPassword } from '../../../test/support/servers/mysql-family.ts'
+import { mysql } from './mysql.ts'
 import { failoverTests, variantTests } from './variants.suite.ts'
 
 variantTests(startMariadb, [
@@ -7,6 +18,32 @@ variantTests(startMariadb, [
   { 'binlog-checksum': 'NONE', 'binlog-row-image': 'MINIMAL' },
   { 'binlog-format': 'MIXED' },
 ])
+
+test('a log that the server encrypts on its disk is archived as the stock tool reads it', async () => {
+  using scratch = new Scratch('keys')
+  const keys = scratch.join('keys')
+  writeFileSync(keys, '1;770A8A65DA156D24EE2A093277530142\n', { mode: 0o644 })
+  const settings = {
+    'plugin-load-add': 'file_key_management',
+    'file-key-management-filename': keys,
+    'encrypt-binlog': 'ON',
+  }
+  await using server = await startMariadb({ settings })
+  await using capture = await Capture.start(server.url)
+  await server.query('create database d; create table d.t (id int primary key, v text)')
+  using base = await takeBase(capture.engine)
+  await server.query(
+    `insert into d.t values (1, 'a'); flush binary logs; insert into d.t values (2, 'b')`,
+  )
+  await capture.caughtUp(server)
+  const [name = ''] = capture.archive.names
+  const file = scratch.join(name)
+  writeFileSync(file, capture.archive.bytes(name), { mode: 0o644 })
+  assert.match(server.tool('mariadb-binlog', file), /insert into d\.t|Write_rows/i)
+  await using target = await startMariadb()
+  await mysql.restore(requestOf(base, capture.archive, target.url))
+  assert.deepEqual(await checksums(target), await checksums(server))
+})
 
 failoverTests(
   startMariadb,
