@@ -2,12 +2,13 @@ import type { LogBeat, LogBlock, Position } from '#change'
 
 const marksMax = 4096
 
-type Mark = { readonly history: string; readonly at: string; readonly seenMs: number }
+/** Up to `at`, the log was complete at `timeMs`. */
+type Mark = { readonly history: string; readonly at: string; readonly timeMs: number }
 
 /**
- * How old the newest recoverable moment is. `seen` notes when the source was heard of and how far its log reached then;
- * `lagMs` is the time since the last moment of which everything is durable. An idle source that is heard of has no lag;
- * a source that is silent has a growing one.
+ * How old the newest recoverable moment is: now, less the latest time at which all that the source had is durable. That
+ * time comes from the source's beats ("my log ended here then"), and, while it commits without a pause, from the times of
+ * its commits. Log that arrives late is old by this measure, however fast it arrives; a source that is silent ages.
  */
 export class LagMeter {
   #marks: Mark[] = []
@@ -19,8 +20,11 @@ export class LagMeter {
   }
 
   seen(item: LogBlock | LogBeat, nowMs: number): void {
-    const at = item.kind === 'block' ? item.next : item.at
-    this.#marks.push({ history: item.history, at, seenMs: nowMs })
+    const last = item.kind === 'block' ? item.commits.at(-1) : item
+    if (!last) return
+    // A source whose clock is ahead knows no future.
+    const timeMs = Math.min(Number(last.timeUs / 1000n), nowMs)
+    this.#marks.push({ history: item.history, at: last.at, timeMs })
     this.#settle()
     // Under a long outage the marks thin out: every second one goes, and the lag stays right to one mark's distance.
     if (this.#marks.length > marksMax)
@@ -43,9 +47,9 @@ export class LagMeter {
     const last = this.#marks.findLastIndex(
       (mark) => mark.history === durable.history && mark.at <= durable.at,
     )
-    const covered = this.#marks[last]
-    if (!covered) return
-    this.#coveredMs = covered.seenMs
-    this.#marks = this.#marks.slice(last + 1)
+    if (last < 0) return
+    const covered = this.#marks.splice(0, last + 1)
+    // The newest of them, whatever the source's clock did in between.
+    this.#coveredMs = covered.at(-1)?.timeMs ?? this.#coveredMs
   }
 }

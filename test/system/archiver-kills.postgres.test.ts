@@ -10,7 +10,9 @@ test('an archiver of PostgreSQL that is killed again and again loses nothing and
   const engine = openPostgresEngine(scratch.path)
   const trial = await archiverKills({ engine, kills: 2, random: seededRandom(11) })
   assert.ok(trial.seen > 50, JSON.stringify(trial))
-  assert.equal(trial.restored, trial.seen, JSON.stringify(trial))
+  // One commit more may have happened that nobody saw return.
+  assert.ok(trial.restored >= trial.seen, JSON.stringify(trial))
+  assert.ok(trial.restored <= trial.seen + 1, JSON.stringify(trial))
   assert.deepEqual(
     { ...trial, seen: 0, restored: 0 },
     { kills: 2, seen: 0, restored: 0, differences: 0, windows: 1, gaps: 0, checkOk: true },

@@ -30,7 +30,9 @@ test('a vault in S3 whose every ninth request fails loses nothing, with an archi
     env: ceph.env,
   })
   assert.ok(failed > 10, `${failed} requests failed`)
-  assert.equal(trial.restored, trial.seen, JSON.stringify(trial))
+  // One commit more may have happened that nobody saw return.
+  assert.ok(trial.restored >= trial.seen, JSON.stringify(trial))
+  assert.ok(trial.restored <= trial.seen + 1, JSON.stringify(trial))
   assert.deepEqual(
     { ...trial, seen: 0, restored: 0 },
     { kills: 1, seen: 0, restored: 0, differences: 0, windows: 1, gaps: 0, checkOk: true },
