@@ -20,6 +20,7 @@ import {
   toText,
   usersPath,
 } from './layout.ts'
+import { comparePartitions, readPartitions } from './partitions.ts'
 import { beginning, fileNumber, formatPlace } from './position.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { serverErrorNumber } from './protocol/server-error.ts'
@@ -69,6 +70,7 @@ export async function takeLogicalBase(
   const copy = new Copy(source, snapshot, sink, options)
   await copy.run()
   await snapshot.check()
+  await checkPartitions(source, snapshot, signal)
   const objects = describe(catalog, copy.files)
   const entry = fileEntry(snapshot.timeUs)
   const lines = objects.map((object) => Buffer.from(`${JSON.stringify(object)}\n`))
@@ -98,6 +100,17 @@ export async function takeLogicalBase(
       rows: String(copy.doneRows),
     },
   }
+}
+
+/** What `SHOW CREATE TABLE` does not tell: see `readPartitions`. */
+async function checkPartitions(
+  source: Source,
+  snapshot: Snapshot,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!snapshot.partitions || snapshot.partitions.size === 0) return
+  await using session = await Session.open(source.endpoint, { signal })
+  comparePartitions(snapshot.partitions, await readPartitions(session, source.flavor, signal))
 }
 
 async function* each(parts: Iterable<Buffer>): AsyncGenerator<Buffer, void, void> {

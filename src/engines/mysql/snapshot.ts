@@ -4,6 +4,7 @@ import { retry } from '#base/retry'
 import { systemTime } from '#base/time'
 import { isTransactional, hasRows, readCatalog, type Catalog } from './catalog.ts'
 import type { Flavor } from './flavor.ts'
+import { type PartitionIds, readPartitions } from './partitions.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { readGtids, readLogEnd } from './server.ts'
@@ -19,6 +20,7 @@ const lockFreeTries = 10
 /** Sessions that all see the data as of one place in the binary log. */
 export type Snapshot = AsyncDisposable & {
   readonly catalog: Catalog
+  readonly partitions: PartitionIds
   /** Where the binary log stood; undefined where there is none. */
   readonly end: { readonly name: string; readonly offset: number } | undefined
   readonly gtids: string
@@ -40,6 +42,9 @@ type Context = {
   readonly signal: AbortSignal
   readonly log: Log
 }
+
+/** What an attempt that worked brings. */
+type Attempt = Moment & Pick<Snapshot, 'catalog' | 'partitions'> & { readonly frozen: boolean }
 
 type Moment = Pick<Snapshot, 'end' | 'gtids' | 'timeUs' | 'blockedMs'>
 
@@ -106,7 +111,7 @@ async function takeTogether(
   guard: Session,
   freezer: Session,
   sessions: readonly Session[],
-): Promise<Moment & { catalog: Catalog; frozen: boolean }> {
+): Promise<Attempt> {
   const { flavor, signal, log } = context
   const policy = {
     ...locking,
@@ -157,7 +162,7 @@ async function byStages(
   guard: Session,
   freezer: Session,
   sessions: readonly Session[],
-): Promise<Moment & { catalog: Catalog; frozen: boolean }> {
+): Promise<Attempt> {
   const { flavor, signal, endpoint } = context
   const stage = (name: string) => guard.query(`BACKUP STAGE ${name}`, { signal })
   await stage('START')
@@ -165,6 +170,7 @@ async function byStages(
   await stage('BLOCK_DDL')
   await using reader = await Session.open(endpoint, { signal })
   const catalog = await readCatalog(reader, flavor, signal)
+  const partitions = await readPartitions(reader, flavor, signal)
   const startMs = systemTime.monotonicMs()
   await stage('BLOCK_COMMIT')
   const frozen = await freeze(freezer, catalog, signal)
@@ -173,7 +179,7 @@ async function byStages(
   await stage('END')
   const blockedMs = systemTime.monotonicMs() - startMs
   for (const session of sessions) await checkAgreement(session, moment, signal)
-  return { ...moment, blockedMs, catalog, frozen }
+  return { ...moment, blockedMs, catalog, partitions, frozen }
 }
 
 /** Each session tells at which place of the binary log its own view was made. */
@@ -204,14 +210,15 @@ async function byInstanceLock(
   guard: Session,
   freezer: Session,
   sessions: readonly Session[],
-): Promise<Moment & { catalog: Catalog; frozen: boolean }> {
+): Promise<Attempt> {
   const { flavor, signal, endpoint } = context
   const mayLock = flavor.instanceLock && (await lockInstance(guard, signal))
   await using reader = await Session.open(endpoint, { signal })
   const catalog = await readCatalog(reader, flavor, signal)
+  const partitions = await readPartitions(reader, flavor, signal)
   if (mayLock && flavor.performanceLogStatus && unsafe(catalog).length === 0) {
     const moment = await byLogStatus(context, reader, sessions)
-    if (moment) return { ...moment, catalog, frozen: false }
+    if (moment) return { ...moment, catalog, partitions, frozen: false }
   }
   const startMs = systemTime.monotonicMs()
   await guard.query('FLUSH TABLES WITH READ LOCK', { signal })
@@ -219,7 +226,7 @@ async function byInstanceLock(
   await begin(sessions, signal)
   const moment = await readMoment(context, reader, startMs)
   await guard.query('UNLOCK TABLES', { signal })
-  return { ...moment, catalog, frozen }
+  return { ...moment, catalog, partitions, frozen }
 }
 
 async function lockInstance(guard: Session, signal: AbortSignal): Promise<boolean> {

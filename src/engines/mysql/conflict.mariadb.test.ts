@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isFault } from '#base/faults'
+import { silentLog } from '#base/log'
+import { createProgress } from '#base/progress'
+import { DirectoryBase } from '../../../test/support/directory-base.ts'
+import { Scratch } from '../../../test/support/scratch.ts'
+import { startMariadb } from '../../../test/support/servers/mariadb.ts'
+import { mysql } from './mysql.ts'
+
+const changes: readonly (readonly [string, string])[] = [
+  ['exchanged partition', 'alter table d.w exchange partition p with table d.x'],
+  ['truncated table', 'truncate d.w'],
+  ['swapped table', 'rename table d.w to d.old, d.x to d.w'],
+]
+
+for (const [what, change] of changes) {
+  test(`a base is refused when it met a ${what}`, async () => {
+    await using server = await startMariadb()
+    await server.query(
+      'create database d; create table d.x (id int primary key, v char(1)); create table d.a (id int primary key)',
+    )
+    await server.query(
+      'create table d.w (id int primary key) partition by range (id) (partition p values less than (10))',
+    )
+    if (what === 'exchanged partition') await server.query('alter table d.x drop column v')
+    await server.query('insert into d.w values (1); insert into d.a values (1)')
+    using scratch = new Scratch('conflict')
+    const signal = AbortSignal.timeout(60_000)
+    await using engine = await mysql.open(server.url, { signal, log: silentLog })
+    const files = new DirectoryBase(scratch.path)
+    // One session copies one table after the other: the change comes with the first file.
+    let changed = false
+    const take = files.file.bind(files)
+    files.file = async (path, entry, content) => {
+      if (!changed) {
+        changed = true
+        await server.query(change)
+      }
+      await take(path, entry, content)
+    }
+    const options = { signal, progress: createProgress(''), log: silentLog, parallel: 1 }
+    const refused = await engine.takeBase(files, options).catch((error: unknown) => error)
+    assert.ok(isFault(refused, 'conflict'), String(refused))
+    assert.equal(refused.recovery, 'retry')
+  })
+}
