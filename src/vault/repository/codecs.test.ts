@@ -2,7 +2,10 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { isFault } from '#base/faults'
 import { createAesCtr } from './aes-ctr.ts'
+import { sha256Hex } from './blob-id.ts'
+import { BlobOpener } from './blob-opener.ts'
 import { EnvelopeCipher } from './crypto.ts'
 import { createMasterKeys } from './keys.ts'
 import { nativeCalls } from './native-calls.ts'
@@ -107,6 +110,30 @@ test('an envelope opens under its keys, and with any bit changed it does not', (
     for (let end = 0; end < envelope.length; end++) {
       assert.equal(cipher.tryOpen(envelope.subarray(0, end)), undefined)
     }
+  }
+})
+
+test('a blob under the id of another, or of another size, is refused', () => {
+  using cipher = new EnvelopeCipher(createMasterKeys())
+  using opener = new BlobOpener(cipher)
+  const plain = compressible(5000)
+  const [raw, packed] = [cipher.seal(plain), cipher.seal(zstdCompressSync(plain))]
+  const [id, type] = [sha256Hex(plain), 'data' as const]
+  assert.ok(opener.open({ id, type, plainLength: 0 }, raw).equals(plain))
+  assert.ok(opener.view({ id, type, plainLength: 5000 }, packed).equals(plain))
+  const other = sha256Hex(Buffer.from('other'))
+  for (const [blob, envelope] of [
+    [{ id: other, type, plainLength: 0 }, raw],
+    [{ id: other, type, plainLength: 5000 }, packed],
+    [{ id, type, plainLength: 4999 }, packed],
+    [{ id, type, plainLength: 5001 }, packed],
+    [{ id, type, plainLength: 5000 }, raw],
+    [{ id, type, plainLength: 0 }, packed],
+  ] as const) {
+    assert.throws(
+      () => opener.open(blob, envelope),
+      (e) => isFault(e, 'corrupt'),
+    )
   }
 })
 
