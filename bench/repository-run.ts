@@ -10,7 +10,8 @@ import type { Repository } from '#vault'
 enableCompileCache()
 const { backupFiles, restoreFiles } = await import('#backup/files')
 const { openFsStorage } = await import('#storage/fs')
-const { checkRepository, initRepository, openRepository } = await import('#vault')
+const { checkRepository } = await import('#vault/repository/check')
+const { initRepository, openRepository } = await import('#vault/repository/open')
 
 const [verb = '', repositoryPath = '', folder = '', compression = 'auto', workers] =
   process.argv.slice(2)

@@ -1,6 +1,8 @@
 import { Fault } from '#base/faults'
 import type { BaseFile, BaseReader } from '#engines'
-import { type ReadNode, readContent, readNodes, type Repository, restoreTree } from '#vault'
+import type { Repository } from '#vault'
+import { type ReadNode, readContent, readNodes } from '#vault/repository/tree-reader'
+import { restoreTree } from '#vault/repository/restorer'
 import { openTarget } from '#files'
 
 /** How an engine reads a stored base: a tree of the repository, by path. */

@@ -2,7 +2,9 @@ import { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import type { BaseEntry, BaseSink } from '#engines'
 import { type Extent, layChunks, patchFile } from './patched-file.ts'
-import { type BlobSaver, LooseTree, type NodeBody, type Repository, type TreeNode } from '#vault'
+import type { BlobSaver, Repository } from '#vault'
+import { LooseTree, type NodeBody } from '#vault/repository/loose-tree'
+import type { TreeNode } from '#vault/repository/tree-codec'
 
 /** What encryption adds to a blob that is not compressed: IV and MAC. */
 const envelopeBytes = 32

@@ -1,13 +1,7 @@
 import type { Progress } from '#base/progress'
-import {
-  type BaseRecord,
-  type Copied,
-  copySnapshots,
-  isCopy,
-  type Snapshot,
-  type SnapshotFilter,
-  type Vault,
-} from '#vault'
+import type { BaseRecord, Snapshot, Vault } from '#vault'
+import { type Copied, copySnapshots, isCopy } from '#vault/repository/copy'
+import type { SnapshotFilter } from '#vault/repository/forget'
 
 export type CopyVaultRequest = {
   readonly from: Vault

@@ -19,7 +19,7 @@ import {
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { MemStorage } from '#storage/mem'
-import { initRepository } from '#vault'
+import { initRepository } from '#vault/repository/open'
 import { assertSameTree, describeTree, noise } from '../../test/support/file-tree.ts'
 import { Dice } from '../../test/support/dice.ts'
 import { Scratch } from '../../test/support/scratch.ts'

@@ -14,22 +14,22 @@ import {
   type WalkRules,
 } from '#files'
 import { discardsWrites } from '#storage/wrap/discard'
+import type { Repository, Snapshot } from '#vault'
 import {
   type Archived,
   type ArchiveOptions,
   archiveTree,
-  type ArchiveTrouble,
+  type Trouble as ArchiveTrouble,
   chooseParent,
-  compareTree,
-  type Difference,
-  type Repository,
-  resolveTree,
+} from '#vault/repository/archiver'
+import { compareTree, type Difference } from '#vault/repository/comparer'
+import { resolveTree } from '#vault/repository/tree-loader'
+import {
   type Restored,
   restoreTree,
   type RestoreTrouble,
   type Selection,
-  type Snapshot,
-} from '#vault'
+} from '#vault/repository/restorer'
 
 /** The tag of snapshots that hold bases of databases; those are restored by their engines. */
 export const baseTag = 'redoubt-base'

@@ -1,5 +1,6 @@
 import type { Position } from '#change'
-import { type ForgetOptions, type Forgotten, forgetSnapshots, type Vault } from '#vault'
+import type { Vault } from '#vault'
+import { type ForgetOptions, type Forgotten, forgetSnapshots } from '#vault/repository/forget'
 
 export type RetainRequest = ForgetOptions & { readonly vault: Vault }
 

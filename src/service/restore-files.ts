@@ -6,7 +6,7 @@ import {
   type RestoreFilesRequest,
 } from '#backup/files'
 import { Fault } from '#base/faults'
-import type { Difference } from '#vault'
+import type { Difference } from '#vault/repository/comparer'
 import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
 
 export type RestoreFilesSettings = Omit<RestoreFilesRequest, 'repository' | 'signal'> & {

@@ -1,28 +1,20 @@
 import { type CopiedVault, copyVault } from '#backup/copy'
 import { retain, type Retained } from '#backup/retain'
 import type { Progress } from '#base/progress'
-import {
-  type CheckReport,
-  checkRepository,
-  type DataSubset,
-  type ForgetOptions,
-  type LogFinding,
-  measureRepository,
-  type RepositoryStats,
-  parseCount,
-  parseGroupBy,
-  parseSubset,
-  parseTags,
-  parseUnusedLimit,
-  parseWithin,
-  type KeepRules,
-  type PruneReport,
-  pruneRepository,
-} from '#vault'
+import type { LogFinding } from '#vault'
+import { type CheckReport, checkRepository } from '#vault/repository/check'
+import { type DataSubset, parseSubset } from '#vault/repository/check-data'
+import type { ForgetOptions } from '#vault/repository/forget'
+import { measureRepository, type RepositoryStats } from '#vault/repository/stats'
+import { parseCount, parseTags, parseWithin, type KeepRules } from '#vault/retention/keep'
+import { parseGroupBy } from '#vault/retention/groups'
+import { parseUnusedLimit } from '#vault/repository/prune-plan'
+import { type PruneReport, pruneRepository } from '#vault/repository/prune'
 import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
 
 export type { CopiedVault } from '#backup/copy'
-export type { PruneReport, RepositoryStats } from '#vault'
+export type { PruneReport } from '#vault/repository/prune'
+export type { RepositoryStats } from '#vault/repository/stats'
 export type { Retained } from '#backup/retain'
 
 export type VaultCheck = {

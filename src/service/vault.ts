@@ -2,7 +2,8 @@ import { chooseSnapshot } from '#backup/files'
 import type { Surroundings, VaultAddress } from './open.ts'
 import { openVaultAt, readPassword } from './open.ts'
 import { openStorage } from '#storage/all'
-import { initVault, readNodes, type Snapshot, type VaultKey } from '#vault'
+import { initVault, type Snapshot, type VaultKey } from '#vault'
+import { readNodes } from '#vault/repository/tree-reader'
 
 export type { Snapshot, VaultKey } from '#vault'
 

@@ -294,3 +294,20 @@ test('a vault of a newer format is refused, and so is one whose record is of ano
   await storage.put('catalog/vault.json', strange)
   await assert.rejects(open(storage), (e) => isFault(e, 'forged'))
 })
+
+test('a catalog record that could not be read back is refused before it is written', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  const proof = {
+    source,
+    base: 'monday',
+    target: 'latest',
+    reached: first,
+    reachedUs: undefined,
+    ok: true,
+    checks: [],
+    tookMs: 1.5,
+  }
+  await assert.rejects(vault.catalog.addProof(proof, { signal }), /tookMs/)
+  assert.deepEqual(await vault.catalog.proofs(source, { signal }), [])
+})

@@ -28,47 +28,7 @@ export type { ArchiveReader, Moment } from './archive/reader.ts'
 export type { Catalog } from './catalog/catalog.ts'
 export type { BaseRecord, GapRecord, ProofRecord, SourceRecord } from './catalog/records.ts'
 export type { EnrolledKey, VaultKey, VaultKeys } from './passwords.ts'
-export { LooseTree, type NodeBody } from './repository/loose-tree.ts'
-export {
-  type Archived,
-  type ArchiveOptions,
-  type ArchiveSummary,
-  archiveTree,
-  chooseParent,
-  type Trouble as ArchiveTrouble,
-} from './repository/archiver.ts'
-export { type CompareOptions, compareTree, type Difference } from './repository/comparer.ts'
-export { initRepository, openRepository } from './repository/open.ts'
-export {
-  type RestoreOptions,
-  type RestoreTrouble,
-  type Restored,
-  restoreTree,
-  type Selection,
-} from './repository/restorer.ts'
-export {
-  type CheckReport,
-  checkRepository,
-  type Finding as RepositoryFinding,
-} from './repository/check.ts'
-export { type DataSubset, parseSubset } from './repository/check-data.ts'
-export { type Copied, type CopyOptions, copySnapshots, isCopy } from './repository/copy.ts'
-export {
-  findSnapshot,
-  type ForgetOptions,
-  type Forgotten,
-  forgetSnapshots,
-  type SnapshotFilter,
-} from './repository/forget.ts'
-export { type PruneReport, pruneRepository } from './repository/prune.ts'
-export { parseUnusedLimit, type PruneRules } from './repository/prune-plan.ts'
-export { type GroupBy, parseGroupBy } from './retention/groups.ts'
-export { type KeepRules, parseCount, parseTags, parseWithin } from './retention/keep.ts'
-export { measureRepository, type RepositoryStats } from './repository/stats.ts'
-export { resolveTree } from './repository/tree-loader.ts'
 export type { BlobSaver, Repository, Snapshot } from './repository/repository.ts'
-export type { TreeNode } from './repository/tree-codec.ts'
-export { readContent, type ReadNode, readNodes } from './repository/tree-reader.ts'
 
 type Options = { readonly signal: AbortSignal; readonly log?: Log | undefined }
 

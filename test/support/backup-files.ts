@@ -1,6 +1,6 @@
 import { openFsStorage } from '#storage/fs'
 import { backupFiles } from '#backup/files'
-import { openRepository } from '#vault'
+import { openRepository } from '#vault/repository/open'
 
 /**
  * A backup in a process of its own, to be killed: `backup-files.ts REPOSITORY PASSWORD PATH`. Says a line for each

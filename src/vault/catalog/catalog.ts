@@ -1,6 +1,8 @@
+import { toJson } from '#base/log'
 import { systemTime, type Time } from '#base/time'
 import type { Storage } from '#storage'
 import type { LogFinding } from '../archive/archive.ts'
+import { Fields } from '../fields.ts'
 import {
   type BaseRecord,
   decodeBase,
@@ -109,10 +111,22 @@ export class SignedCatalog implements Catalog {
   async #add(kind: Kind, source: string, record: object, options: Options): Promise<void> {
     // Two records of one instant keep their order.
     this.#newestMs = Math.max(this.#time.now(), this.#newestMs + 1)
-    await this.#records.add(kind, source, plainRecord(record), this.#newestMs, options)
+    const plain = plainRecord(record)
+    // Read back before it is written: one record that cannot be read would stand in the way of all.
+    const json = toJson({ ...plain, recordedMs: this.#newestMs })
+    decoders[kind](Fields.parse(json, `new record of ${kind}`))
+    await this.#records.add(kind, source, plain, this.#newestMs, options)
     if (this.#readable) await this.#records.compact(kind, source, options)
   }
 }
+
+/** How each kind is read. */
+const decoders = {
+  sources: decodeSource,
+  bases: decodeBase,
+  gaps: decodeGap,
+  proofs: decodeProof,
+} as const satisfies Record<Kind, (fields: Fields) => unknown>
 
 function sorted(record: object): readonly [string, unknown][] {
   return Object.entries(record).toSorted(([a], [b]) => (a < b ? -1 : 1))
