@@ -303,7 +303,7 @@ function mount(args: readonly string[]): Disposable {
   return { [Symbol.dispose]: () => assert.equal(spawnSync('umount', [place]).status, 0) }
 }
 
-test('what a killed backup leaves behind harms neither the next one nor a check of it', async () => {
+test('what a killed backup leaves behind does not harm the next one', async () => {
   using scratch = new Scratch('files')
   const source = scratch.join('source')
   mkdirSync(source)
