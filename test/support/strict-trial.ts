@@ -29,9 +29,14 @@ const source = 'shop'
 
 /**
  * Protects a fresh server in `strict`, loads it with commits one behind the other, kills server and archiver in the
- * same instant and throws the server's files away; then restores to the last commit and compares every row.
+ * same instant and throws the server's files away; then restores to the last commit and compares every row. With more
+ * copies, as many vaults must have a commit before it returns.
  */
-export async function strictTrial(engine: DemoEngine, killAfterMs: number): Promise<StrictTrial> {
+export async function strictTrial(
+  engine: DemoEngine,
+  killAfterMs: number,
+  copies = 1,
+): Promise<StrictTrial> {
   const startedMs = systemTime.monotonicMs()
   const { signal } = new AbortController()
   using scratch = new Scratch('strict')
@@ -42,10 +47,11 @@ export async function strictTrial(engine: DemoEngine, killAfterMs: number): Prom
   const redoubt = new Redoubt(state, signal)
   await using opened = new AsyncDisposableStack()
   const server = opened.use(await engine.start(scratch.join('server'), signal))
-  const vault = ['--vault', scratch.join('vault')]
-  await redoubt.run(['vault', 'init', ...vault])
+  const vaults = Array.from({ length: copies }, (_, index) => scratch.join(`vault-${index}`))
+  for (const vault of vaults) await redoubt.run(['vault', 'init', '--vault', vault])
   await allowStrict(engine, server)
-  const args = ['--source', server.url, ...vault, '--name', source, '--durability', 'strict']
+  const args = ['--source', server.url, '--name', source, '--durability', 'strict']
+  args.push(...vaults.flatMap((vault) => ['--vault', vault]), '--copies', String(copies))
   const protection = opened.use(redoubt.protect(args))
   await protection.until(({ lastBase }) => lastBase !== undefined, { signal })
   const oracle = scratch.join('commits')
@@ -56,7 +62,9 @@ export async function strictTrial(engine: DemoEngine, killAfterMs: number): Prom
   await seller.ended()
   const seen = readOracle(oracle)
   const place = opened.use(await engine.prepareTarget(scratch.join('restored'), signal))
-  const said = await redoubt.run(['restore', ...vault, '--source', source, ...place.args])
+  // Each vault alone has every commit: the last one is asked.
+  const from = ['--vault', vaults.at(-1) ?? '', '--source', source]
+  const said = await redoubt.run(['restore', ...from, ...place.args])
   const { result } = said as { readonly result: { readonly url?: string } }
   await using database = await openShopDatabase(place.shopUrl(result))
   const actual = actualBooks(await database.readAll())
