@@ -82,6 +82,46 @@ test('the log is followed over a promotion, and every moment on either side can 
   assert.deepEqual(await values(world, { kind: 'time', timeUs: after.timeUs }), upTo(36))
 })
 
+test('a restore into the past begins a timeline that is in no archive yet, and all lives stay apart', async () => {
+  await using world = await World.begin()
+  await world.server.query('create table t (a int)')
+  const kept = await insert(world.server, 1, 10)
+  await insert(world.server, 11, 15)
+  await world.caughtUp()
+  await world.stopArchiving()
+  await world.server.stop('immediate')
+  const target = { kind: 'position', at: kept } as const
+  const goBack = async () => {
+    const to = world.folder()
+    await postgres.restore(world.request(target, { to, start: false }))
+    giveToServerUser(to)
+    const server = await startPostgres({ version: world.server.version, dataDir: to })
+    while ((await server.query('select pg_is_in_recovery() as r'))[0]?.['r']) await delay(20)
+    return server
+  }
+  const timelineOf = async (server: PostgresServer) => {
+    const [row] = await server.query<{ file: string }>(
+      'select pg_walfile_name(pg_current_wal_lsn()) as file',
+    )
+    return row?.file.slice(0, 8)
+  }
+  await using second = await goBack()
+  assert.equal(await timelineOf(second), '00000002')
+  await world.archive(second.url)
+  const last = await insert(second, 101, 105)
+  const archived = () => world.log.durable()
+  while (!archived()?.history.endsWith('2') || (archived()?.at ?? '') < last) await delay(10)
+  await world.stopArchiving()
+  const commit = world.log.commits.at(-2)
+  assert.ok(commit)
+  const life = [...upTo(10), 101, 102, 103, 104, 105]
+  assert.deepEqual(await values(world, { kind: 'latest' }), life)
+  assert.deepEqual(await values(world, { kind: 'time', timeUs: commit.timeUs }), life.slice(0, -1))
+  assert.deepEqual(await values(world, target), upTo(10))
+  await using third = await goBack()
+  assert.equal(await timelineOf(third), '00000003')
+})
+
 test('an archive and a base that begin on a later timeline are enough', async () => {
   const server = await startPostgres({ initdb: ['--wal-segsize=1'] })
   await server.stop()

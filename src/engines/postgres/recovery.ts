@@ -3,12 +3,19 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { Fault } from '#base/faults'
 import { tasks } from '#base/tasks'
+import type { LogReader } from '#change'
 import type { BaseFacts, RestoreRequest, RestoreResult } from '#engines'
 import { carriedSettings, configured, type Layout, writeAutoConf } from './layout.ts'
 import { parseHistory, positionOf, toAt } from './lsn.ts'
 import { giveTo, type Programs, reachableFile } from './programs.ts'
 import { isReady, recoveryEnd, StartedServer } from './server.ts'
-import { CutFinder, readTimelinePath, type TimelinePath } from './wal-plan.ts'
+import {
+  CutFinder,
+  isOnPath,
+  readTimelinePaths,
+  segmentPlace,
+  type TimelinePath,
+} from './wal-plan.ts'
 import { WalServer } from './wal-server.ts'
 import { type Owner, WalSupply } from './wal-supply.ts'
 
@@ -44,8 +51,8 @@ export async function planRecovery(
   }
   request.progress.phase = 'find the target in the log'
   const segmentBytes = Number(base.details['walSegmentBytes'] ?? 16_777_216)
-  const wholePath = await readTimelinePath(archive, base.first, signal)
-  const timelines = await pathTo(request, wholePath, segmentBytes)
+  const paths = await readTimelinePaths(archive, base.first, signal)
+  const timelines = await pathTo({ archive, base, target, signal }, paths, segmentBytes)
   const folder = path.join(place.dataDir, readyFolder)
   const supply = new WalSupply({
     archive,
@@ -64,30 +71,56 @@ export async function planRecovery(
   return { settings, supply }
 }
 
-// The server must be told its last timeline before it starts. With several of them the log is searched for the target
-// beforehand; with one, which is nearly always so, it is read only once.
+type Search = Pick<RestoreRequest, 'base' | 'target' | 'signal'> & { readonly archive: LogReader }
+
+// The server must be told its last timeline before it starts. With several paths the log is searched for the target
+// beforehand, on the newest first; with one, which is nearly always so, it is read only once.
 async function pathTo(
-  request: Pick<RestoreRequest, 'archive' | 'base' | 'target' | 'signal'>,
-  whole: TimelinePath,
+  search: Search,
+  paths: readonly TimelinePath[],
   segmentBytes: number,
 ): Promise<TimelinePath> {
-  const { archive, base, target, signal } = request
-  if (!archive || whole.first === whole.last || target.kind === 'latest') return whole
-  const finder = new CutFinder(target, whole, segmentBytes)
+  const [newest] = paths
+  if (!newest) throw new Fault('gap', 'read the archived log: no timeline leads on from the base')
+  if (paths.length === 1 || search.target.kind === 'latest') return newest
+  let refusal: unknown
+  for (const path of paths) {
+    const finder = await searchPath(search, path, segmentBytes)
+    try {
+      finder.finish()
+    } catch (error) {
+      // Not on this path: perhaps on one that was left. If it is on none, what the newest said is said.
+      refusal ??= error
+      continue
+    }
+    // A time belongs to the timeline that was written then: one whose commits are all later was not.
+    const written = finder.lastCommitTimeline === path.last || path.last === path.first
+    if (search.target.kind === 'time' && !written) continue
+    const last = finder.cut?.timeline ?? path.last
+    const leftAt = new Map([...path.leftAt].filter(([timeline]) => timeline < last))
+    return { first: path.first, last, leftAt }
+  }
+  throw refusal ?? new Fault('gap', 'read the archived log: the target is on no timeline')
+}
+
+async function searchPath(
+  search: Search,
+  path: TimelinePath,
+  segmentBytes: number,
+): Promise<CutFinder> {
+  const { archive, base, target, signal } = search
+  const finder = new CutFinder(target, path, segmentBytes)
   for await (const segment of archive.segments(base.first, { signal })) {
-    if (segment.segment.endsWith('.history')) continue
-    const { timeline } = parseHistory(segment.history)
+    const place = segmentPlace(segment, segmentBytes)
+    if (!place || !isOnPath(path, place.timeline)) continue
     const content = await archive.read(segment.segment, { signal, history: segment.history })
     if (!content) throw new Fault('gap', `read the archived log: ${segment.segment} is missing`)
-    finder.begin(timeline, BigInt(`0x${segment.first}`))
+    finder.begin(place.timeline, place.first)
     if (finder.cut) break
     for await (const bytes of content) if (finder.feed(bytes)) break
     if (finder.cut) break
   }
-  finder.finish()
-  const last = finder.cut?.timeline ?? whole.last
-  const leftAt = new Map([...whole.leftAt].filter(([timeline]) => timeline < last))
-  return { first: whole.first, last, leftAt }
+  return finder
 }
 
 export function socketOf(place: RecoveryPlace): string {

@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import { formatTimeUs } from '#base/time'
 import type { BaseFacts, RestoreRequest, RestoreResult } from '#engines'
 import { restoreOnly } from './extract.ts'
@@ -19,6 +19,8 @@ import { findPrograms, majorOf, type Programs, serverOwner } from './programs.ts
 import { missingMinimums, planRecovery, readyFolder, recover } from './recovery.ts'
 import { freePort, isFree } from './server.ts'
 import type { Cut } from './wal-plan.ts'
+
+const portTriesMax = 3
 
 /** Brings a base and the log behind it back: see `EngineKind.restore`. */
 export async function restorePostgres(request: RestoreRequest): Promise<RestoreResult> {
@@ -101,18 +103,32 @@ async function startRestored(
 ): Promise<RestoreResult> {
   const { dataDir } = layout
   const owner = await serverOwner(dataDir)
-  const port = await choosePort(dataDir)
-  // The socket folder that the configuration names may belong to another user; the data directory is the server's own.
-  const sockets = socketFolder(dataDir)
-  const settings = { port: String(port), hot_standby: 'off', unix_socket_directories: sockets }
-  const { server, result } = await recover(request, layout, {
-    programs,
-    owner,
-    settings: { ...settings, listen_addresses: await listenAddresses(dataDir) },
-    logFile: path.join(path.dirname(dataDir), `${path.basename(dataDir)}.log`),
-  })
-  server.release()
-  return { ...result, url: `postgres://127.0.0.1:${port}/` }
+  const listen = await listenAddresses(dataDir)
+  for (let tries = 1; ; tries += 1) {
+    const port = tries === 1 ? await choosePort(dataDir) : await freePort()
+    const settings = {
+      port: String(port),
+      listen_addresses: listen,
+      hot_standby: 'off',
+      // The folder that the configuration names may belong to another user; the data directory is the server's own.
+      unix_socket_directories: socketFolder(dataDir),
+    }
+    const logFile = path.join(path.dirname(dataDir), `${path.basename(dataDir)}.log`)
+    try {
+      const { server, result } = await recover(request, layout, {
+        programs,
+        owner,
+        settings,
+        logFile,
+      })
+      server.release()
+      return { ...result, url: `postgres://127.0.0.1:${port}/` }
+    } catch (error) {
+      // Somebody else took the port between our look and the server's start: nothing has happened yet.
+      const taken = isFault(error, 'engine') && !(await isFree(port))
+      if (!taken || tries === portTriesMax) throw error
+    }
+  }
 }
 
 function toPosition(base: BaseFacts, end: Cut) {

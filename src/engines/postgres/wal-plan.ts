@@ -13,35 +13,59 @@ import { type WalMark, WalWalker } from './wal-records.kernel.ts'
 
 const historyBytesMax = 1 << 20
 
-/** The timelines from the base to the newest one that is archived, and where each was left. */
+/** A line of timelines from that of the base to a later one, and where each but the last was left. */
 export type TimelinePath = {
   readonly first: number
   readonly last: number
   readonly leftAt: ReadonlyMap<number, bigint>
 }
 
-/** Reads which timelines the archived log runs through. A hole behind the target is met later, or never. */
-export async function readTimelinePath(
+/** Whether a timeline is on the path. */
+export function isOnPath(path: TimelinePath, timeline: number): boolean {
+  return timeline === path.last || path.leftAt.has(timeline)
+}
+
+/**
+ * Reads which timelines are archived behind the base, and the paths to them, the newest first. There are several when the
+ * cluster was promoted or restored since; those that branched off before the base lead nowhere from it.
+ */
+export async function readTimelinePaths(
   archive: LogReader,
   first: Position,
   signal: AbortSignal,
-): Promise<TimelinePath> {
+): Promise<TimelinePath[]> {
   const begin = parseHistory(first.history).timeline
-  let last = begin
+  const timelines = new Set([begin])
   try {
     for await (const segment of archive.segments(first, { signal })) {
-      last = Math.max(last, parseHistory(segment.history).timeline)
+      timelines.add(parseHistory(segment.history).timeline)
     }
   } catch (error) {
+    // A hole behind the target is never met, one before it is met again.
     if (!isFault(error, 'gap')) throw error
   }
-  const leftAt = new Map<number, bigint>()
-  if (last > begin) {
-    const text = await readSmall(archive, historyFileName(last), signal)
-    for (const { timeline, switchedAt } of parseTimelineHistory(text))
-      leftAt.set(timeline, switchedAt)
+  const paths: TimelinePath[] = []
+  for (const last of [...timelines].toReversed()) {
+    const path = await readPath(archive, begin, last, signal)
+    if (path) paths.push(path)
   }
-  return { first: begin, last, leftAt }
+  return paths
+}
+
+async function readPath(
+  archive: LogReader,
+  first: number,
+  last: number,
+  signal: AbortSignal,
+): Promise<TimelinePath | undefined> {
+  if (last === first) return { first, last, leftAt: new Map() }
+  const ancestors = parseTimelineHistory(await readSmall(archive, historyFileName(last), signal))
+  const from = ancestors.findIndex(({ timeline }) => timeline === first)
+  if (from < 0) return undefined
+  const leftAt = ancestors
+    .slice(from)
+    .map(({ timeline, switchedAt }) => [timeline, switchedAt] as const)
+  return { first, last, leftAt: new Map(leftAt) }
 }
 
 export async function readSmall(
@@ -78,8 +102,9 @@ export class CutFinder {
   readonly #segmentBytes: number
   #walker: WalWalker | undefined
   #timeline: number
-  /** The last transaction before the cut. */
+  /** The last transaction before the cut, and its timeline. */
   lastCommit: Commit | undefined
+  lastCommitTimeline: number | undefined
   /** When the last of our heartbeats before the cut was written. */
   lastBeatUs: bigint | undefined
   cut: Cut | undefined
@@ -132,7 +157,7 @@ export class CutFinder {
     const timeline = this.#timeline
     const leftAt = this.#path.leftAt.get(timeline)
     // What was written behind the fork of the next timeline is no part of the path.
-    if (leftAt !== undefined && timeline !== this.#path.last && mark.start >= leftAt) return false
+    if (leftAt !== undefined && mark.start >= leftAt) return false
     if (mark.kind === 'beat') {
       this.lastBeatUs = mark.timeUs
       return false
@@ -144,6 +169,7 @@ export class CutFinder {
     }
     if (mark.kind === 'commit') {
       this.lastCommit = { at: toAt(mark.end), timeUs: mark.timeUs, id: mark.id }
+      this.lastCommitTimeline = timeline
     }
     const found =
       (mark.kind === 'commit' && target.kind === 'commit' && mark.id === target.id) ||

@@ -3,13 +3,22 @@ import path from 'node:path'
 import { Fault } from '#base/faults'
 import { systemTime } from '#base/time'
 import type { LogReader, Position, Target } from '#change'
-import { parseHistory, parseSegmentName } from './lsn.ts'
-import { CutFinder, checkReachable, type Cut, segmentPlace, type TimelinePath } from './wal-plan.ts'
+import { historyFileName, parseHistory, parseSegmentName } from './lsn.ts'
+import {
+  CutFinder,
+  checkReachable,
+  type Cut,
+  isOnPath,
+  segmentPlace,
+  type TimelinePath,
+} from './wal-plan.ts'
 import type { Served } from './wal-server.ts'
 
 /** WAL files that lie ready ahead of the recovery. */
 const readyFilesMax = 8
 const pollMs = 10
+/** Timelines are numbered without holes, save those that were never archived. */
+const historyMissesMax = 4
 const pieceBytes = 1 << 20
 
 export type Owner = { readonly uid: number; readonly gid: number }
@@ -81,13 +90,10 @@ export class WalSupply {
       this.#options
     await mkdir(folder, { recursive: true, mode: 0o700 })
     if (owner) await chown(folder, owner.uid, owner.gid)
+    if (this.#options.all) await this.#layHistories()
     for await (const segment of archive.segments(first, { signal })) {
       const place = segmentPlace(segment, segmentBytes)
-      if (!place) {
-        if (this.#options.all) await this.#layHistory(segment.segment, segment.history)
-        continue
-      }
-      if (place.timeline > this.#options.path.last) break
+      if (!place || !isOnPath(this.#options.path, place.timeline)) continue
       await this.#room()
       const content = await archive.read(segment.segment, { signal, history: segment.history })
       if (!content) throw new Fault('gap', `read the archived log: ${segment.segment} is missing`)
@@ -146,13 +152,23 @@ export class WalSupply {
     return this.#finder.cut
   }
 
-  async #layHistory(name: string, history: string): Promise<void> {
-    const { archive, folder, owner, signal } = this.#options
-    const content = await archive.read(name, { signal, history })
-    if (!content) throw new Fault('gap', `read the archived log: ${name} is missing`)
-    await using file = await open(path.join(folder, name), 'w', 0o600)
-    for await (const bytes of content) await file.writeFile(bytes)
-    if (owner) await file.chown(owner.uid, owner.gid)
+  // The server must know all timelines that there are, also those that branched off behind the target: it begins the
+  // next one, and two of the same number could never be told apart again.
+  async #layHistories(): Promise<void> {
+    const { archive, folder, owner, signal, path: timelines } = this.#options
+    let misses = 0
+    for (let timeline = timelines.first; misses < historyMissesMax; timeline += 1) {
+      const name = historyFileName(timeline)
+      const content = await archive.read(name, { signal })
+      if (!content) {
+        misses += 1
+        continue
+      }
+      misses = 0
+      await using file = await open(path.join(folder, name), 'w', 0o600)
+      for await (const bytes of content) await file.writeFile(bytes)
+      if (owner) await file.chown(owner.uid, owner.gid)
+    }
   }
 
   // Waits while enough lies ready, unless the server waits for a file that is still to come.
