@@ -119,15 +119,20 @@ export async function until(
 export type Taken = { readonly facts: BaseFacts; readonly files: DirectoryBase } & Disposable
 
 export async function takeBase(engine: Engine, parallel = 2): Promise<Taken> {
-  const scratch = new Scratch('base')
+  const scratch = new Scratch('mysql-base')
   const files = new DirectoryBase(scratch.path)
-  const facts = await engine.takeBase(files, {
-    signal: AbortSignal.timeout(limitMs),
-    progress: createProgress('base'),
-    log: silentLog,
-    parallel,
-  })
-  return { facts, files, [Symbol.dispose]: () => scratch[Symbol.dispose]() }
+  try {
+    const facts = await engine.takeBase(files, {
+      signal: AbortSignal.timeout(limitMs),
+      progress: createProgress('base'),
+      log: silentLog,
+      parallel,
+    })
+    return { facts, files, [Symbol.dispose]: () => scratch[Symbol.dispose]() }
+  } catch (error) {
+    scratch[Symbol.dispose]()
+    throw error
+  }
 }
 
 /** A restore request with what the tests do not care about filled in. */
