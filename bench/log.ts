@@ -38,7 +38,7 @@ await redoubt.run(['vault', 'init', '--vault', vault])
 const source = ['--source', server.url, '--vault', vault, '--name', 'bench']
 await using protection = redoubt.protect([...source, '--durability', values.durability])
 // Also until the log of the filling is shipped: it would stand before what is measured.
-await protection.until(({ lastBase, lagMs }) => lastBase !== undefined && lagMs < 1000, { signal })
+await protection.until(({ lastBase, lagMs }) => lastBase !== undefined && (lagMs ?? Infinity) < 1000, { signal })
 
 const received = scratch.join('received')
 mkdirSync(received)

@@ -12,12 +12,8 @@ type Mark = { readonly history: string; readonly at: string; readonly timeMs: nu
  */
 export class LagMeter {
   #marks: Mark[] = []
-  #coveredMs: number
+  #coveredMs: number | undefined
   #durable: Position | undefined
-
-  constructor(nowMs: number) {
-    this.#coveredMs = nowMs
-  }
 
   seen(item: LogBlock | LogBeat, nowMs: number): void {
     const last = item.kind === 'block' ? item.commits.at(-1) : item
@@ -36,8 +32,9 @@ export class LagMeter {
     this.#settle()
   }
 
-  lagMs(nowMs: number): number {
-    return Math.max(0, nowMs - this.#coveredMs)
+  /** Undefined as long as nothing that was seen is durable. */
+  lagMs(nowMs: number): number | undefined {
+    return this.#coveredMs === undefined ? undefined : Math.max(0, nowMs - this.#coveredMs)
   }
 
   /** Drops the marks that are covered; one of an older history is, once a newer history is durable. */

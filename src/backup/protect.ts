@@ -40,8 +40,8 @@ export type ProtectStatus = {
   readonly said: string
   readonly source: string
   readonly position: Position | undefined
-  /** Age of the newest moment that the vaults `strict` would wait for can restore: the live RPO. */
-  readonly lagMs: number
+  /** Age of the newest moment that the vaults `strict` would wait for can restore, the live RPO; unknown at first. */
+  readonly lagMs: number | undefined
   readonly journalBytes: number
   readonly vaults: readonly ShipperStatus[]
   readonly base: Progress | undefined
@@ -98,7 +98,7 @@ class Protection {
   readonly #request: ProtectRequest
   readonly #journal: Journal
   readonly #time: Time
-  readonly #lag: LagMeter
+  readonly #lag = new LagMeter()
   readonly #shippers: Shipper[] = []
   readonly #capturing = Promise.withResolvers<void>()
   #log: LogSource | undefined
@@ -108,13 +108,14 @@ class Protection {
   #base: Progress | undefined
   #lastBase: string | undefined
   #baseDue = false
+  /** The source no longer has what would follow the vaults' ends: capture begins where the source's log does. */
+  #anew = false
   #wakeBases: (() => void) | undefined
 
   constructor(request: ProtectRequest, journal: Journal) {
     this.#request = request
     this.#journal = journal
     this.#time = request.time ?? systemTime
-    this.#lag = new LagMeter(this.#time.now())
   }
 
   async start(t: Tasks): Promise<void> {
@@ -167,6 +168,7 @@ class Protection {
       for await (const item of logSource.read(after, { signal })) {
         if (item.kind === 'block') {
           await this.#journal.append(item, { signal })
+          this.#anew = false
           if (this.#request.durability === 'async') await this.#ack(this.#journal.durable())
         } else {
           for (const shipper of this.#shippers) shipper.beat(item)
@@ -183,13 +185,14 @@ class Protection {
 
   /** The log up to the journal's end is safe here; without a journal, what every vault has counts. */
   #resumeFrom(): Position | undefined {
-    return this.#journal.durable() ?? this.#slowest()
+    return this.#journal.durable() ?? (this.#anew ? undefined : this.#slowest())
   }
 
   /** The log between what we have and what the source has now is lost: the vaults will say so, and a base begins anew. */
   async #startOver(error: Fault, signal: AbortSignal): Promise<void> {
     for (const shipper of this.#shippers) shipper.explainGap(error.message)
     await this.#journal.reset({ signal })
+    this.#anew = true
     this.#baseDue = true
     this.#wakeBases?.()
   }
@@ -336,7 +339,7 @@ class Protection {
       said: this.#said,
       source: this.#request.source,
       position: this.#journal.durable(),
-      lagMs: Math.round(this.#lag.lagMs(this.#time.now())),
+      lagMs: round(this.#lag.lagMs(this.#time.now())),
       journalBytes: this.#journal.sizeBytes,
       vaults: this.#shippers.map((shipper) => shipper.status()),
       base: this.#base,
@@ -361,4 +364,8 @@ class Protection {
 /** Positions of different histories do not compare: the order of their text is then as good as any. */
 function newestFirst(a: Position, b: Position): number {
   return a.at < b.at ? 1 : a.at > b.at ? -1 : 0
+}
+
+function round(ms: number | undefined): number | undefined {
+  return ms === undefined ? undefined : Math.round(ms)
 }

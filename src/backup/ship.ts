@@ -1,4 +1,4 @@
-import { assert, isFault } from '#base/faults'
+import { assert, Fault, isFault } from '#base/faults'
 import { tasks } from '#base/tasks'
 import type { LogBeat, Position } from '#change'
 import type { Journal } from '#journal'
@@ -62,6 +62,11 @@ export class Shipper {
       })
     } catch (error) {
       this.#said = error instanceof Error ? error.message : String(error)
+      // What is captured contradicts what the archive holds: trying again changes nothing.
+      if (isFault(error, 'source-changed')) {
+        const { message, hint, code } = error
+        throw new Fault(code, message, { hint, cause: error, recovery: 'stop' })
+      }
       throw error
     } finally {
       this.#writer = undefined

@@ -4,8 +4,9 @@ import { progressLine } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { keepOptions, readKeep } from './upkeep.ts'
 import { passwordFileOption, readVaults, vaultsOption } from './vault-options.ts'
-import type { Input, Verb } from './verb.ts'
+import { type Input, sessionsMax, type Verb } from './verb.ts'
 
+const copiesMax = 16
 const defaultJournalBytes = 4 * 2 ** 30
 
 export const protectVerb: Verb = {
@@ -78,11 +79,11 @@ function readSettings(input: Input) {
     url: input.required('source'),
     vaults: readVaults(input),
     durability: input.choice('durability', ['async', 'strict'] as const) ?? 'async',
-    copies: input.count('copies'),
+    copies: input.count('copies', copiesMax),
     name: input.text('name'),
     baseEveryMs: input.durationMs('base-every') ?? 24 * 3_600_000,
     form: input.choice('base', ['physical', 'logical'] as const),
-    parallel: input.count('parallel') ?? 2,
+    parallel: input.count('parallel', sessionsMax) ?? 2,
     limitBytesPerSecond: input.sizeBytes('limit'),
     stateDirectory: input.text('state'),
     journalLimitBytes: input.sizeBytes('journal-limit') ?? defaultJournalBytes,
@@ -93,7 +94,7 @@ function readSettings(input: Input) {
 function statusLine(status: ProtectStatus): string {
   const parts = [
     status.source,
-    `RPO ${(status.lagMs / 1000).toFixed(1)} s`,
+    status.lagMs === undefined ? 'RPO not known yet' : `RPO ${(status.lagMs / 1000).toFixed(1)} s`,
     `at ${status.position?.at ?? '-'}`,
     `journal ${formatSizeBytes(status.journalBytes)}`,
     status.degraded ? `DEGRADED: ${status.degraded}` : status.said,

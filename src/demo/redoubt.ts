@@ -16,7 +16,8 @@ const launcher = path.resolve(import.meta.dirname, '../../redoubt')
 /** What `redoubt protect --json` says once a second, as far as the story needs it. */
 export type ProtectNews = {
   readonly said: string
-  readonly lagMs: number
+  /** Left out as long as it is not known. */
+  readonly lagMs?: number | undefined
   readonly position?: { readonly at: string } | undefined
   readonly vaults: readonly { readonly durable?: string | undefined }[]
   readonly lastBase?: string | undefined

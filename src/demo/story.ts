@@ -114,10 +114,10 @@ async function protectShop(shop: Shop, props: Props): Promise<void> {
     const protection = opened.use(redoubt.protect(args))
     shop.protection = protection
     const news = await protection.until(
-      ({ lastBase, lagMs }) => lastBase !== undefined && lagMs < lossMaxMs,
+      ({ lastBase, lagMs }) => lastBase !== undefined && (lagMs ?? Infinity) < lossMaxMs,
       { signal, onNews: ({ said }) => tell(words.takingBase(engine.name, said)) },
     )
-    const lag = (news.lagMs / 1000).toFixed(1)
+    const lag = ((news.lagMs ?? 0) / 1000).toFixed(1)
     return { value: undefined, said: words.protected(engine.name, sinceText(startedMs), lag) }
   })
 }

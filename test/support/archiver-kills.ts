@@ -61,13 +61,18 @@ export async function archiverKills(options: ArchiverKillOptions): Promise<Archi
     await protection.kill9()
   }
   const protection = opened.use(redoubt.protect(args))
-  await protection.until(({ lagMs, lastBase }) => lastBase !== undefined && lagMs < 1500, {
-    signal,
-  })
+  await protection.until(
+    ({ lagMs, lastBase }) => lastBase !== undefined && (lagMs ?? Infinity) < 1500,
+    {
+      signal,
+    },
+  )
   await seller[Symbol.asyncDispose]()
   const seen = readOracle(oracle)
   const ended = performance.now()
-  await protection.until(({ lagMs }) => performance.now() - ended > lagMs + 1500, { signal })
+  await protection.until(({ lagMs }) => performance.now() - ended > (lagMs ?? Infinity) + 1500, {
+    signal,
+  })
   const [report] = (await redoubt.run(['window', ...vault])) as {
     readonly windows: readonly { readonly continuous: boolean }[]
     readonly gaps: readonly unknown[]

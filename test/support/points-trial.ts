@@ -62,7 +62,8 @@ export async function pointsTrial(options: PointsOptions): Promise<Point[]> {
   const drained = performance.now()
   await protection.until(
     ({ lagMs, position, vaults }) =>
-      performance.now() - drained > lagMs + 1000 && position?.at === vaults[0]?.durable,
+      performance.now() - drained > (lagMs ?? Infinity) + 1000 &&
+      position?.at === vaults[0]?.durable,
     { signal },
   )
   await protection[Symbol.asyncDispose]()
