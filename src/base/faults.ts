@@ -184,6 +184,17 @@ const systemCodes: Readonly<Record<string, Code>> = {
   ENETUNREACH: 'unreachable',
   ENOTFOUND: 'unreachable',
   EAI_AGAIN: 'unreachable',
+  ERR_SOCKET_BAD_PORT: 'usage',
+}
+
+const systemHints: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'Nothing listens there: start the server, or mend host and port.',
+  ENOTFOUND: 'The name of the host does not resolve: mend it, or the name service.',
+  ERR_SOCKET_BAD_PORT: 'A port is a number from 1 to 65535.',
+  ENOSPC: 'Make room on that disk.',
+  EDQUOT: 'Make room within the quota.',
+  EACCES: 'Run as a user who may, or change the permissions.',
+  EROFS: 'That file system is mounted read-only.',
 }
 
 /** Classifies an error of a node system call; a Fault and an abort pass unchanged. */
@@ -191,7 +202,10 @@ export function fromSystem(error: unknown, doing: string): unknown {
   if (error instanceof Fault || isAbort(error)) return error
   const code = (error as SystemError | undefined)?.code
   if (typeof code !== 'string' || !/^E[A-Z]/.test(code)) return error
-  return new Fault(systemCodes[code] ?? 'io', `${doing}: ${code}`, { cause: error })
+  return new Fault(systemCodes[code] ?? 'io', `${doing}: ${code}`, {
+    hint: systemHints[code],
+    cause: error,
+  })
 }
 
 /** Whether an error is the echo of an aborted signal. */

@@ -4,7 +4,7 @@ import type { BackupOutcome } from '#service/backup'
 import { formatSpan } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
-import type { Input, Verb } from './verb.ts'
+import { type Input, sessionsMax, type Verb } from './verb.ts'
 
 const exitFindings = 3
 
@@ -84,7 +84,7 @@ function readSettings(input: Input) {
     hostname: input.text('host'),
     compression: input.choice('compression', ['off', 'fastest', 'auto', 'better', 'max'] as const),
     dryRun: input.flag('dry-run'),
-    parallel: input.count('parallel') ?? 2,
+    parallel: input.count('parallel', sessionsMax) ?? 2,
     limitBytesPerSecond: input.sizeBytes('limit'),
   }
 }

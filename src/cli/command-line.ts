@@ -1,4 +1,4 @@
-import { Command, CommanderError, Option } from 'commander'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { Fault, isAbort } from '#base/faults'
 import { createLog, toJson, type Level } from '#base/log'
 import { Display } from './display.ts'
@@ -17,7 +17,12 @@ export async function runCommandLine(argv: readonly string[]): Promise<number> {
   try {
     await program.parseAsync([...argv], { from: 'user' })
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitUsage
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return 0
+      // Its words are on stderr already; a program that reads stdout gets them as a document too.
+      if (argv.includes('--json')) sayError('usage', error.message.replace(/^error: /, ''))
+      return exitUsage
+    }
     throw error
   }
   return code
@@ -64,9 +69,11 @@ function toOption(spec: OptionSpec): Option {
   const option = new Option(spec.flags, spec.help)
   if (spec.required) option.makeOptionMandatory()
   if (spec.default !== undefined) option.default(spec.default)
-  if (spec.many) {
-    option.argParser((value: string, all: unknown) => [...(Array.isArray(all) ? all : []), value])
-  }
+  if (!/[<[]/.test(spec.flags)) return option
+  option.argParser((value: string, all: unknown) => {
+    if (value.trim() === '' && !spec.mayBeEmpty) throw new InvalidArgumentError('It is empty.')
+    return spec.many ? [...(Array.isArray(all) ? all : []), value] : value
+  })
   return option
 }
 
@@ -90,12 +97,17 @@ async function runVerb(verb: Verb, input: Input): Promise<number> {
   }
 }
 
+/** The document of a failure, on stdout. */
+function sayError(code: string, message: string, hint?: string): void {
+  process.stdout.write(`${toJson({ error: { code, message, hint } })}\n`)
+}
+
 /** Prints an error once, where it ends: a Fault in a sentence with its hint, a defect of ours with its stack. */
 function report(error: unknown, signal: AbortSignal, display: Display): number {
   const shown = signal.aborted && isAbort(error) ? signal.reason : error
   if (shown instanceof Fault) {
     const { code, message, hint } = shown
-    if (display.json) process.stdout.write(`${toJson({ error: { code, message, hint } })}\n`)
+    if (display.json) sayError(code, message, hint)
     process.stderr.write(`redoubt: ${message}\n${hint ? `  ${hint}\n` : ''}`)
     return shown.exitCode
   }

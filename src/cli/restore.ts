@@ -6,7 +6,7 @@ import type { Proved, Restored } from '#service/restore'
 import { formatSpan } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
-import type { Context, Input, Verb } from './verb.ts'
+import { type Context, type Input, sessionsMax, type Verb } from './verb.ts'
 
 const exitFindings = 3
 
@@ -78,7 +78,7 @@ export const restoreVerb: Verb = {
       only: input.list('only'),
       remap: readMap(input),
       serverBin: input.text('server-bin'),
-      parallel: input.count('parallel') ?? 2,
+      parallel: input.count('parallel', sessionsMax) ?? 2,
       progress,
     }
     const around = surroundings(context)

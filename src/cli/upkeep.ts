@@ -67,7 +67,7 @@ export const keepOptions: readonly OptionSpec[] = [
   { flags: '--keep-within-weekly <span>', help: 'keep weekly ones of this span' },
   { flags: '--keep-within-monthly <span>', help: 'keep monthly ones of this span' },
   { flags: '--keep-within-yearly <span>', help: 'keep yearly ones of this span' },
-  { flags: '--keep-tag <tags>', help: 'keep what bears these tags', many: true },
+  { flags: '--keep-tag <tags>', help: 'keep what bears these tags', many: true, mayBeEmpty: true },
 ]
 
 /** Reads them. */
@@ -87,9 +87,10 @@ export const forgetVerb: Verb = {
       flags: '--group-by <words>',
       help: 'host, paths, tags; what the rules count within',
       default: 'host,paths',
+      mayBeEmpty: true,
     },
     { flags: '--host <name>', help: 'of this host only', many: true },
-    { flags: '--tag <tags>', help: 'with these tags only', many: true },
+    { flags: '--tag <tags>', help: 'with these tags only', many: true, mayBeEmpty: true },
     { flags: '--path <path>', help: 'of this path only', many: true },
     { flags: '-n, --dry-run', help: 'tell what would be forgotten' },
     passwordFileOption,

@@ -111,7 +111,11 @@ function readKeyAction(input: Input, context: Context): KeyAction {
       return { kind, password }
     case 'add':
     case 'remove':
-      if (name === undefined) throw new Fault('usage', `vault key ${kind}: the name is missing`)
+      if (name === undefined) {
+        throw new Fault('usage', `vault key ${kind}: the name is missing`, {
+          hint: `Write redoubt vault key ${kind} NAME; redoubt vault key list shows those there are.`,
+        })
+      }
       return kind === 'add' ? { kind, name, password } : { kind, name }
     case undefined:
       throw new Fault('usage', `vault key: '${action}' is not one of ${keyActions.join(', ')}`)
@@ -125,6 +129,11 @@ async function readNewPassword(input: Input, context: Context): Promise<string> 
   if (file === undefined && given) return given
   const { readPassword } = await import('#service/open')
   const around = { ...surroundings(context), env: {} }
+  if (file === undefined && !around.ask) {
+    throw new Fault('usage', 'vault key: no new password was given', {
+      hint: 'Set REDOUBT_VAULT_NEW_PASSWORD, or use --new-password-file.',
+    })
+  }
   return readPassword({ url: 'the new password', index: 0, passwordFile: file }, around)
 }
 

@@ -13,7 +13,12 @@ export type OptionSpec = {
   readonly many?: boolean | undefined
   readonly required?: boolean | undefined
   readonly default?: string | undefined
+  /** An empty value has a meaning of its own; elsewhere it is refused: an unset variable in a script. */
+  readonly mayBeEmpty?: boolean | undefined
 }
+
+/** More sessions than a server of any size gains from; most refuse so many connections. */
+export const sessionsMax = 64
 
 /** What a verb gets to work with. */
 export type Context = {
@@ -81,13 +86,13 @@ export class Input {
     throw new Fault('usage', `read --${name}: '${value}' is not one of ${choices.join(', ')}`)
   }
 
-  count(name: string): number | undefined {
+  /** A whole number from 1 to `max`. */
+  count(name: string, max: number): number | undefined {
     const value = this.text(name)
     if (value === undefined) return undefined
-    if (!/^\d{1,9}$/.test(value)) {
-      throw new Fault('usage', `read --${name}: '${value}' is not a whole number`)
-    }
-    return Number(value)
+    const count = /^\d{1,9}$/.test(value) ? Number(value) : 0
+    if (count >= 1 && count <= max) return count
+    throw new Fault('usage', `read --${name}: '${value}' is not a whole number from 1 to ${max}`)
   }
 
   sizeBytes(name: string): number | undefined {

@@ -25,7 +25,8 @@ export async function engineOfUrl(url: string): Promise<EngineKind> {
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(url)?.[1]?.toLowerCase() ?? ''
   const name = Object.hasOwn(schemes, scheme) ? schemes[scheme] : undefined
   if (name !== undefined) return engineNamed(name)
-  throw new Fault('usage', `read the URL: no engine has the scheme '${scheme}:'`, {
+  const lack = scheme === '' ? 'it has no scheme' : `no engine has the scheme '${scheme}:'`
+  throw new Fault('usage', `read the URL: ${lack}`, {
     hint: `Known are ${Object.keys(schemes).join(', ')}.`,
   })
 }

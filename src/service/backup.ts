@@ -62,13 +62,56 @@ export async function backup(
 ): Promise<BackupOutcome> {
   const databases = settings.sources.filter(isEngineUrl)
   const [url] = databases
-  if (url === undefined) return backupTrees(settings, around)
+  if (url === undefined) {
+    refuseForeignScheme(settings.sources)
+    refuseOptions(settings, ['form', 'name', 'limitBytesPerSecond'], 'databases')
+    return backupTrees(settings, around)
+  }
   if (settings.sources.length > 1) {
     throw new Fault('usage', 'back up: a database goes into a backup of its own', {
       hint: 'Give one --source for a database, or several for files and directories.',
     })
   }
+  const ofFiles = ['excludes', 'excludesNoCase', 'excludeFiles', 'excludeIfPresent'] as const
+  refuseOptions(settings, [...ofFiles, 'excludeLargerThanBytes'], 'files')
   return backupDatabase(url, settings, around)
+}
+
+/** `redis://cache` names no file, and a file of that name would be written `./redis:`. */
+function refuseForeignScheme(sources: readonly string[]): void {
+  for (const source of sources) {
+    const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(source)?.[1]
+    if (scheme === undefined) continue
+    throw new Fault('usage', `read --source: no engine has the scheme '${scheme}:'`, {
+      hint: 'Give a path, or a URL as postgres://, mysql:// or mariadb://.',
+    })
+  }
+}
+
+const optionNames = {
+  form: '--base',
+  name: '--name',
+  limitBytesPerSecond: '--limit',
+  excludes: '--exclude',
+  excludesNoCase: '--iexclude',
+  excludeFiles: '--exclude-file',
+  excludeIfPresent: '--exclude-if-present',
+  excludeLargerThanBytes: '--exclude-larger-than',
+} as const satisfies Partial<Record<keyof BackupSettings, string>>
+
+/** An option that would be passed over in silence is refused: who wrote it expects it to work. */
+function refuseOptions(
+  settings: BackupSettings,
+  names: readonly (keyof typeof optionNames)[],
+  whose: string,
+): void {
+  for (const name of names) {
+    const value: unknown = settings[name]
+    if (value === undefined || (Array.isArray(value) && value.length === 0)) continue
+    throw new Fault('usage', `back up: ${optionNames[name]} is for ${whose} only`, {
+      hint: 'Leave it out.',
+    })
+  }
 }
 
 async function backupDatabase(

@@ -8,7 +8,7 @@ import type { KeepRules } from '#vault/retention/keep'
 import { parseGroupBy } from '#vault/retention/groups'
 import { engineOfUrl } from '#engines/all'
 import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
-import { defaultSourceName } from './source-name.ts'
+import { checkSourceName, defaultSourceName } from './source-name.ts'
 
 export type { ProtectStatus } from '#backup/protect'
 
@@ -35,7 +35,13 @@ export async function protectSource(
   around: Surroundings,
 ): Promise<void> {
   const { url, copies, vaults: addresses } = settings
-  const source = settings.name ?? defaultSourceName(url)
+  const source =
+    settings.name === undefined ? defaultSourceName(url) : checkSourceName(settings.name)
+  if (copies !== undefined && settings.durability === 'async') {
+    throw new Fault('usage', `protect ${source}: --copies ${copies} with --durability async`, {
+      hint: 'Only --durability strict waits for copies; async ships to every --vault anyway.',
+    })
+  }
   if (copies !== undefined && (copies < 1 || copies > addresses.length)) {
     throw new Fault(
       'usage',
@@ -49,7 +55,13 @@ export async function protectSource(
   await using opened = new AsyncDisposableStack()
   const vaults: Vault[] = []
   for (const address of addresses) {
-    vaults.push(opened.use(await openVaultAt(address, around)))
+    const vault = opened.use(await openVaultAt(address, around))
+    if (vaults.some((one) => one.id === vault.id)) {
+      throw new Fault('usage', `protect ${source}: the vault at ${vault.url} was named twice`, {
+        hint: 'A second copy needs a vault of its own, made with redoubt vault init.',
+      })
+    }
+    vaults.push(vault)
   }
   const [first, ...more] = vaults
   assert(first !== undefined, 'the command line asks for a vault')

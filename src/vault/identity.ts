@@ -85,7 +85,9 @@ export async function openIdentity(
     const opened = await tryIdentity(storage, name, password, options)
     if (opened) return opened
   }
-  throw new Fault('wrong-key', `open the vault at ${storage.url}: the password opens no identity`)
+  throw new Fault('wrong-key', `open the vault at ${storage.url}: the password opens no identity`, {
+    hint: 'Give the password of one of its keys; there is no other way in.',
+  })
 }
 
 async function tryIdentity(

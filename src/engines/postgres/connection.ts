@@ -67,7 +67,8 @@ export function parseAddress(url: string): Address {
 function parseHosts(places: string, socketHost: string | undefined): Address['hosts'] {
   const hosts = places.split(',').map((place) => {
     const match = /^(\[[^\]]*\]|[^:]*)(?::(\d+))?$/.exec(place)
-    if (!match) throw new Fault('usage', `read the source URL: host ${JSON.stringify(place)}`)
+    if (!match)
+      throw new Fault('usage', `read the source URL: no host and port in ${JSON.stringify(place)}`)
     const host = decode(match[1] ?? '').replace(/^\[(.*)\]$/, '$1')
     return { host: socketHost ?? (host || '127.0.0.1'), port: Number(match[2] ?? 5432) }
   })

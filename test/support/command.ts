@@ -1,0 +1,67 @@
+import { spawn } from 'node:child_process'
+import path from 'node:path'
+import { text } from 'node:stream/consumers'
+
+const launcher = path.resolve(import.meta.dirname, '../../redoubt')
+/** No bad input may keep a user waiting longer than this, on a machine that does other things too. */
+const patienceMs = 60_000
+
+/** How a command ended. */
+export type Ran = {
+  /** The exit code; 128 and more for one that a signal ended. */
+  readonly code: number
+  readonly out: string
+  readonly said: string
+  readonly tookMs: number
+}
+
+/** What a command says of its failure on stdout with `--json`. */
+export type SaidError = {
+  readonly code: string
+  readonly message: string
+  readonly hint?: string | undefined
+}
+
+/** Runs `redoubt ARGS --json` as a user does, with nothing of the caller's own settings; killed when it hangs. */
+export async function runCommand(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ran> {
+  const startedMs = performance.now()
+  const inherited = Object.entries(process.env).filter(([name]) => !/^(REDOUBT|PG|AWS)/.test(name))
+  const child = spawn(launcher, [...args, '--json'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...Object.fromEntries(inherited), AWS_EC2_METADATA_DISABLED: 'true', ...env },
+  })
+  const timer = setTimeout(() => void child.kill('SIGKILL'), patienceMs)
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once('error', reject).once('close', (code) => resolve(code ?? 128))
+  })
+  const [out, said, code] = await Promise.all([text(child.stdout), text(child.stderr), ended])
+  clearTimeout(timer)
+  return { code, out, said, tookMs: Math.round(performance.now() - startedMs) }
+}
+
+/** The error document that a failed command prints; undefined when it printed none. */
+export function errorOf(ran: Ran): SaidError | undefined {
+  const last = ran.out.trim().split('\n').at(-1) ?? ''
+  if (!last.startsWith('{')) return undefined
+  return (JSON.parse(last) as { readonly error?: SaidError }).error
+}
+
+/** Runs several jobs, two at a time: a command takes a processor for a third of a second. */
+export async function twoAtATime<T, R>(
+  items: readonly T[],
+  run: (item: T) => Promise<R>,
+): Promise<R[]> {
+  const results: R[] = []
+  let next = 0
+  const worker = async () => {
+    for (let index = next++; index < items.length; index = next++) {
+      const item = items[index] as T
+      results[index] = await run(item)
+    }
+  }
+  await Promise.all([worker(), worker()])
+  return results
+}
