@@ -2,6 +2,7 @@ import { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import type { BaseEntry, BaseSink } from '#engines'
 import { type Extent, layChunks, patchFile } from './patched-file.ts'
+import { PieceSaver } from './piece-saver.ts'
 import type { BlobSaver, Repository } from '#vault'
 import { LooseTree, type NodeBody } from '#vault/repository/loose-tree'
 import type { TreeNode } from '#vault/repository/tree-codec'
@@ -22,9 +23,11 @@ export type VaultSinkOptions = {
 export class VaultSink implements BaseSink {
   readonly #options: VaultSinkOptions
   readonly #tree = new LooseTree(plainDirectory)
+  readonly #pieces: PieceSaver
 
   constructor(options: VaultSinkOptions) {
     this.#options = options
+    this.#pieces = new PieceSaver(options.saver, options.progress)
   }
 
   async file(
@@ -32,8 +35,9 @@ export class VaultSink implements BaseSink {
     entry: BaseEntry<'file'>,
     content: AsyncIterable<Buffer>,
   ): Promise<void> {
-    const saved = await this.#saveStream(content)
-    this.#add(path, { ...entry, sizeBytes: saved.sizeBytes, content: saved.blobs })
+    await this.#pieces.take(content, ({ blobs, sizeBytes }) => {
+      this.#add(path, { ...entry, sizeBytes, content: blobs })
+    })
   }
 
   async node(path: string, entry: BaseEntry<'dir' | 'symlink' | 'fifo' | 'socket'>): Promise<void> {
@@ -63,6 +67,7 @@ export class VaultSink implements BaseSink {
   }
 
   async save(): Promise<string> {
+    await this.#pieces.idle()
     return this.#tree.save(this.#options.saver)
   }
 
