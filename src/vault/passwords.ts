@@ -1,6 +1,7 @@
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import type { Storage } from '#storage'
 import { formatArchiverState } from './archiver-state.ts'
+import type { LogFinding } from './archive/archive.ts'
 import { encodeText } from './archive/names.ts'
 import { listIdentities, type NamedSecrets, removeIdentity, saveIdentity } from './identity.ts'
 import type { PasswordCost } from './repository/keys.ts'
@@ -54,6 +55,8 @@ export interface VaultKeys {
   enrolled(): readonly EnrolledKey[]
   /** No longer believes an archiver: nothing that it ever signed. */
   strike(id: string, options: Options): Promise<void>
+  /** What is wrong with the records of the passwords; the files that they are about are checked by opening. */
+  check(options: Options): Promise<LogFinding[]>
 }
 
 export class OpenKeys implements VaultKeys {
@@ -80,6 +83,22 @@ export class OpenKeys implements VaultKeys {
   async list({ signal }: Options): Promise<VaultKey[]> {
     const names = await listIdentities(this.#storage, { signal })
     return names.map((name) => ({ name, current: name === this.#named.name }))
+  }
+
+  async check({ signal }: Options): Promise<LogFinding[]> {
+    const findings: LogFinding[] = []
+    for (const name of await listIdentities(this.#storage, { signal })) {
+      const object = passwordKey(name)
+      try {
+        if ((await this.#readPassword(name, signal)) !== undefined) continue
+        const said = `password ${name} has no record: to remove it will leave its repository key`
+        findings.push({ severity: 'warns', code: 'missing', object, said })
+      } catch (error) {
+        if (!isFault(error, 'forged', 'corrupt', 'unsupported')) throw error
+        findings.push({ severity: 'damaged', code: error.code, object, said: error.message })
+      }
+    }
+    return findings
   }
 
   async add(name: string, password: string, { signal }: Options): Promise<void> {

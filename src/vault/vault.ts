@@ -148,14 +148,15 @@ async function assemble(
   const identities = [secrets.identity]
   const { log } = options
   const parts = openParts({ storage, sealing, keyring, rootPublicKey, log, identities })
+  const keys = new OpenKeys({ storage, repository, named, keyring, cost: options.cost })
   return {
     id: record.vault,
     url: storage.url,
     storage,
     repository,
     ...parts,
-    keys: new OpenKeys({ storage, repository, named, keyring, cost: options.cost }),
-    check: (how) => checkVault(parts, how),
+    keys,
+    check: async (how) => [...(await checkVault(parts, how)), ...(await keys.check(how))],
     async [Symbol.asyncDispose]() {
       await repository[Symbol.asyncDispose]()
       await storage[Symbol.asyncDispose]()
