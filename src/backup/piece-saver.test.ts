@@ -15,8 +15,12 @@ async function open() {
 }
 
 /** The same buffer again and again, filled anew: as a socket's reader does it. */
-async function* reused(total: number, seed: number): AsyncGenerator<Buffer, void, void> {
-  const buffer = Buffer.alloc(100_000)
+async function* reused(
+  total: number,
+  seed: number,
+  bufferBytes = 100_000,
+): AsyncGenerator<Buffer, void, void> {
+  const buffer = Buffer.alloc(bufferBytes)
   for (let at = 0; at < total; at += buffer.length) {
     const size = Math.min(buffer.length, total - at)
     for (let i = 0; i < size; i++) buffer[i] = ((at + i) * 31 + ((at + i) >> 9) * seed) & 0xff
@@ -49,6 +53,21 @@ test('streams of several pieces come back byte by byte, small and empty ones too
     }
     assert.ok(Buffer.concat(parts).equals(expected), `${size} bytes`)
   }
+})
+
+test('a stream is cut at the same offsets however its bytes arrive', async () => {
+  const repository = await open()
+  await using saver = await repository.openSaver({ signal, workers: 2 })
+  const pieces = new PieceSaver(saver, createProgress('test'))
+  const cuts: (readonly string[])[] = []
+  for (const bufferBytes of [100_000, 65_536, 20_000_000]) {
+    await pieces.take(reused(40_000_000, 5, bufferBytes), ({ blobs }) => cuts.push(blobs))
+    await pieces.idle()
+  }
+  await saver.finish()
+  assert.ok((cuts[0]?.length ?? 0) > 5)
+  assert.deepEqual(cuts[1], cuts[0])
+  assert.deepEqual(cuts[2], cuts[0])
 })
 
 test('a stream that fails throws at once, and a saver that fails at the next call or at idle()', async () => {

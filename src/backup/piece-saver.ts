@@ -32,13 +32,18 @@ export class PieceSaver {
     let piece: Buffer[] = []
     let sizeBytes = 0
     for await (const bytes of content) {
-      // Its buffer may be used again by whoever reads the socket.
-      piece.push(Buffer.from(bytes))
-      sizeBytes += bytes.length
-      if (sizeBytes < pieceBytesMax) continue
-      parts.push((await this.#begin(piece, sizeBytes)).saved)
-      piece = []
-      sizeBytes = 0
+      for (let at = 0; at < bytes.length; ) {
+        // Exactly at the same offsets each time, however the stream was cut: else nothing would be found again.
+        const part = bytes.subarray(at, at + pieceBytesMax - sizeBytes)
+        // Its buffer may be used again by whoever reads the socket.
+        piece.push(Buffer.from(part))
+        sizeBytes += part.length
+        at += part.length
+        if (sizeBytes < pieceBytesMax) continue
+        parts.push((await this.#begin(piece, sizeBytes)).saved)
+        piece = []
+        sizeBytes = 0
+      }
     }
     if (sizeBytes > 0 || parts.length === 0) {
       parts.push((await this.#begin(piece, sizeBytes)).saved)
