@@ -201,3 +201,16 @@ export function formatSizeBytes(size: number | bigint): string {
   const name = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'][unit]
   return unit === 0 ? `${value} B` : `${value.toFixed(value < 10 ? 2 : 1)} ${name}`
 }
+
+/** Smaller buffers are shared with others, or not worth it. */
+const releaseBytesMin = 64 * 1024
+
+/**
+ * Gives the memory of a large buffer back at once; whoever looks at it again finds it empty. For the last owner of a
+ * buffer of its own, and only where much passes: such memory is counted outside the heap, so that a stream of dead
+ * buffers makes the collector mark the whole heap several times a second.
+ */
+export function release(bytes: Buffer): void {
+  const { buffer } = bytes
+  if (bytes.length >= releaseBytesMin && buffer instanceof ArrayBuffer) buffer.transfer(0)
+}

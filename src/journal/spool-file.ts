@@ -136,8 +136,13 @@ export class SpoolFile {
   #keep(block: LogBlock, end: number): void {
     const size = block.bytes.length
     if (size > tailBytesMax) return
-    // A copy: the bytes may be a view that their owner writes over, or that pins more than itself.
-    this.#tail.set(this.#size, { block: { ...block, bytes: Buffer.from(block.bytes) }, end })
+    // A small view of a large buffer is copied: it would pin more than itself.
+    const { bytes } = block
+    const pins = bytes.buffer.byteLength > 2 * size
+    this.#tail.set(this.#size, {
+      block: pins ? { ...block, bytes: Buffer.from(bytes) } : block,
+      end,
+    })
     this.#tailBytes += size + blockOverhead
     for (const [at, { block: oldest }] of this.#tail) {
       if (this.#tailBytes <= tailBytesMax) break

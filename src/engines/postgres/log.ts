@@ -38,8 +38,11 @@ const reconnectDelayMaxMs = 5_000
 /** Small messages that are here already travel as one block up to this size. */
 const blockBytesMax = 256 << 10
 const smallMessageBytes = 32 << 10
-/** How long small reads are gathered; shorter where every commit waits for it. */
-const coalesceMs = { async: 5, strict: 1 } as const
+/** How long small reads are gathered: little beside what a part waits to be cut; where every commit waits for it, less. */
+const coalescing = {
+  async: { delayMs: 25, when: 'always' },
+  strict: { delayMs: 1, when: 'when-busy' },
+} as const
 /** An idle stream looks so often whether there is something to say. */
 const wakeEveryMs = 500
 
@@ -231,7 +234,8 @@ export class PostgresLog implements LogSource, AsyncDisposable {
     const sql = `START_REPLICATION SLOT "${this.#slot}" PHYSICAL ${formatLsn(start)} TIMELINE ${cursor.timeline}`
     wire.sendQuery(sql)
     if (!(await this.#streamBegins(wire, cursor, signal))) return
-    wire.coalesce(coalesceMs[this.#options.durability])
+    const { delayMs, when } = coalescing[this.#options.durability]
+    wire.coalesce(delayMs, when)
     watch.start(signal)
     this.#timeline = cursor.timeline
     this.#written = cursor.lsn

@@ -1,4 +1,5 @@
 import { createHash, hkdfSync } from 'node:crypto'
+import { release } from '#base/bytes'
 import { Fault } from '#base/faults'
 import type { Storage } from '#storage'
 import type { Keyring, Signer } from '../signing.ts'
@@ -57,13 +58,15 @@ export function sealPart(
   const { header, record, link } = sealHead(draft, sha256, fileKey, sealing)
   const payload = sealPayload(fileKey, [plain])
   const key = formatKey(record)
-  const opened = Buffer.concat(openPayload(fileKey, Buffer.concat(payload)))
+  const sealed = Buffer.concat(payload)
+  const opened = Buffer.concat(openPayload(fileKey, sealed))
   const again = unpackPiece(opened, `log object ${key}`)
   // The index is not compared: it is hashed with the rest, and `opened` is what was hashed.
   if (!opened.equals(plain) || !again.bytes.equals(piece.bytes)) {
     throw new Fault('corrupt', `seal log object ${key}: it does not unpack to what went in`)
   }
-  return { key, bytes: [header, ...payload], record, link, plain }
+  for (const bytes of [opened, again.bytes]) release(bytes)
+  return { key, bytes: [header, sealed], record, link, plain }
 }
 
 /** The header of an object whose plain text has the given hash. */

@@ -25,8 +25,12 @@ const skippableMagic = 0x184d2a5d
 const headSize = 8
 /** Sizes of the native bytes and of the zstd frame, in front of the packed index. */
 const sizesSize = 8
-const chunkBytesMin = 64
-const chunkBytesMax = 1024 * 1024
+const indexChunkBytes = 64 * 1024
+/** Memory for packed bytes is taken in steps: most often one is enough. */
+const packedChunkBytesMin = 16 * 1024
+const packedShare = 6
+/** Room behind the native bytes: a buffer that is filled to the brim makes zstd ask for another one. */
+const brimBytes = 64
 /** What a frame may take beyond its content when nothing can be packed. */
 const frameSlack = 64 * 1024
 
@@ -92,8 +96,9 @@ export function unpackPiece(
   const indexSize = reader.u32le() - sizesSize
   const nativeBytes = reader.u32le()
   reader.skip(4)
-  const index = decompress(reader.view(indexSize), indexBytesMax, what)
-  const bytes = decompress(reader.rest(), nativeBytes, what)
+  const index = decompress(reader.view(indexSize), indexBytesMax, indexChunkBytes, what)
+  // One buffer of the right size in place of many small ones that are joined again.
+  const bytes = decompress(reader.rest(), nativeBytes, nativeBytes + brimBytes, what)
   if (bytes.length !== nativeBytes) throw damaged(what, 'a piece unpacks to another size')
   return { index, bytes }
 }
@@ -125,6 +130,7 @@ export async function* splitPieces(
 
 function compress(bytes: Buffer, level: number): Buffer {
   return zstdCompressSync(bytes, {
+    chunkSize: Math.max(packedChunkBytesMin, Math.ceil(bytes.length / packedShare)),
     params: {
       [constants.ZSTD_c_compressionLevel]: level,
       [constants.ZSTD_c_checksumFlag]: 1,
@@ -132,10 +138,8 @@ function compress(bytes: Buffer, level: number): Buffer {
   })
 }
 
-function decompress(frame: Buffer, sizeMax: number, what: string): Buffer {
+function decompress(frame: Buffer, sizeMax: number, chunkSize: number, what: string): Buffer {
   try {
-    // One buffer of the right size in place of many small ones that are joined again.
-    const chunkSize = Math.min(Math.max(sizeMax, chunkBytesMin), chunkBytesMax)
     return zstdDecompressSync(frame, { maxOutputLength: Math.max(1, sizeMax), chunkSize })
   } catch (error) {
     throw new Fault('corrupt', `unpack ${what}: zstd refuses a frame`, { cause: error })

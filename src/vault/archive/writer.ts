@@ -1,3 +1,4 @@
+import { release } from '#base/bytes'
 import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import { systemTime, type Time } from '#base/time'
@@ -293,7 +294,10 @@ export class LogWriter implements ArchiveWriter {
       completeUs,
     })
     try {
-      return sealPart(draft, piece, sealing, partLevel)
+      const sealed = sealPart(draft, piece, sealing, partLevel)
+      // Joined of several blocks, the bytes are the part's own.
+      if (filling.blocks.length > 1) release(piece.bytes)
+      return sealed
     } catch (error) {
       // What was taken in is not archived: nothing may follow it.
       this.#fail(error)

@@ -31,6 +31,7 @@ export class Wire {
   #ended = false
   #wake: (() => void) | undefined
   #coalesceMs = 0
+  #coalesceAlways = false
   #lastReadMs = 0
   #resumeTimer: NodeJS.Timeout | undefined
 
@@ -44,9 +45,13 @@ export class Wire {
     stream.on('end', () => this.#fail(undefined))
   }
 
-  /** While the stream is busy with small messages, reads at most once in so many milliseconds. */
-  coalesce(delayMs: number): void {
+  /**
+   * Reads small messages at most once in so many milliseconds: each read takes a buffer of 64 KiB, however little came,
+   * and what is made of it costs the same for one message as for fifty. With `when-busy` what comes alone is not held up.
+   */
+  coalesce(delayMs: number, when: 'always' | 'when-busy'): void {
     this.#coalesceMs = delayMs
+    this.#coalesceAlways = when === 'always'
   }
 
   #take(chunk: Buffer): void {
@@ -60,7 +65,7 @@ export class Wire {
   // A read shortly after the last one means a busy stream: what arrives in the next moment is taken in one go.
   #rest(): void {
     const now = performance.now()
-    const busy = now - this.#lastReadMs < 10
+    const busy = this.#coalesceAlways || now - this.#lastReadMs < 10
     this.#lastReadMs = now
     if (!busy || this.#resumeTimer) return
     this.#stream.pause()
