@@ -121,6 +121,8 @@ class Protection {
   async start(t: Tasks): Promise<void> {
     const { source, vaults, stateDirectory, durability } = this.#request
     const eager = durability === 'strict'
+    // First: who waits for a vault, or for the lease of another archiver, says so.
+    void t.run((signal) => this.#report(signal))
     for (const vault of vaults) {
       const onDurable = () => this.#settle()
       const journal = this.#journal
@@ -133,7 +135,6 @@ class Protection {
     }
     void t.run((signal) => this.#keepRunning('capture', signal, () => this.#capture(signal)))
     void t.run((signal) => this.#bases(signal))
-    void t.run((signal) => this.#report(signal))
   }
 
   /** Reads the source's log into the journal until the connection ends. */

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -64,4 +65,21 @@ export async function twoAtATime<T, R>(
   }
   await Promise.all([worker(), worker()])
   return results
+}
+
+/** The command did what it was told; returns its document. */
+export function done(ran: Ran): unknown {
+  assert.equal(ran.code, 0, `${ran.out}${ran.said}`)
+  return ran.out === '' ? undefined : (JSON.parse(ran.out) as unknown)
+}
+
+/** A refusal in good form: the exit code, a document and a sentence that say what is wrong, and no stack. */
+export function refused(ran: Ran, what: string, code: number, said: RegExp): SaidError {
+  assert.equal(ran.code, code, `${what}: ${ran.out}${ran.said}`)
+  const error = errorOf(ran)
+  assert.ok(error, `${what}: no document on stdout: ${ran.out}`)
+  assert.match(error.message, said, what)
+  assert.match(ran.said, said, what)
+  assert.doesNotMatch(ran.said, /defect|\n {4}at /, what)
+  return error
 }
