@@ -161,6 +161,9 @@ async function makeRoom(
   const taken: string[] = []
   if (selection.everything) {
     const own = load.objects.flatMap((object) => (object.kind === 'database' ? [object.name] : []))
+    // What a base does not hold the log may still make or drop, whoever's it is here.
+    const other = present.find((name) => !own.includes(name))
+    if (other !== undefined && !force) throw occupied(request, `DATABASE ${quoteName(other)}`)
     for (const name of own.filter((one) => present.includes(one))) {
       const rows = await session.texts(`SHOW TABLES FROM ${quoteName(name)}`, { signal })
       if (rows.length > 0) taken.push(`DATABASE ${quoteName(name)}`)
@@ -176,18 +179,17 @@ async function makeRoom(
       }
     }
   }
-  if (taken.length > 0 && !force) {
-    throw new Fault(
-      'refused',
-      `restore into ${request.to.replace(/\/\/.*@/, '//')}: ${taken[0]} is there`,
-      {
-        hint: 'Choose an empty server, or say --force to replace what is there.',
-      },
-    )
-  }
+  const [first] = taken
+  if (first !== undefined && !force) throw occupied(request, first)
   await session.query('SET SESSION foreign_key_checks = 0', { signal })
   for (const what of taken) await session.query(`DROP ${what}`, { signal })
   return present.length === 0 && selection.everything
+}
+
+function occupied({ to }: RestoreRequest, what: string): Fault {
+  return new Fault('refused', `restore into ${to.replace(/\/\/.*@/, '//')}: ${what} is there`, {
+    hint: 'Choose an empty server, or say --force to replace what is there.',
+  })
 }
 
 /** A table that a parent outside of the selection may change by itself. */
