@@ -62,7 +62,8 @@ export async function findPrograms(major: string, serverBin?: string): Promise<P
     if (version.split('.')[0] === major) return { folder, version }
     found.push(`${version} in ${folder}`)
   }
-  const seen = found.length === 0 ? 'none were found' : `found ${found.join(', ')}`
+  const where = serverBin ? ` in ${folders.join(', ')}` : ''
+  const seen = found.length === 0 ? `none were found${where}` : `found ${found.join(', ')}`
   throw new Fault('refused', `start PostgreSQL ${major}: its server programs are needed, ${seen}`, {
     hint: `Install PostgreSQL ${major} (Debian: postgresql-${major}) or name its folder with --server-bin.`,
   })
