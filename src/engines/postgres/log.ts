@@ -30,6 +30,8 @@ import { LogWatch } from './watch.ts'
 
 /** The server is told where we are at least so often, and asked whether it still lives. */
 const statusEveryMs = 5_000
+/** In `async` nobody waits for an acknowledgement: the server is told at most so often, so as not to write for each block. */
+const ackEveryMs = 250
 /** A server that says nothing for so long is taken for gone: half-open connections look like this. */
 const silenceMaxMs = 30_000
 /** A lost connection is tried again for so long before the failure is handed on. */
@@ -64,6 +66,7 @@ export class PostgresLog implements LogSource, AsyncDisposable {
   /** Kept over reconnections: a commit may wait for a status that was lost with the connection. */
   #acked: Cursor = { timeline: 0, lsn: 0n }
   #lastStatusMs = 0
+  #ackUnsent = false
 
   constructor(address: Address, systemId: string, options: LogOptions, time: Time = systemTime) {
     this.#address = address
@@ -120,7 +123,13 @@ export class PostgresLog implements LogSource, AsyncDisposable {
     const { timeline, lsn } = this.#acked
     if (next.timeline < timeline || (next.timeline === timeline && next.lsn <= lsn)) return
     this.#acked = next
-    this.#sendStatus(false)
+    this.#ackUnsent = true
+    if (this.#options.durability === 'strict') this.#sendStatus(false)
+    else this.#sendLateAck(this.#time.monotonicMs())
+  }
+
+  #sendLateAck(nowMs: number): void {
+    if (this.#ackUnsent && nowMs - this.#lastStatusMs >= ackEveryMs) this.#sendStatus(false)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -247,6 +256,7 @@ export class PostgresLog implements LogSource, AsyncDisposable {
       const now = this.#time.monotonicMs()
       watch.check()
       if (now - this.#lastStatusMs >= statusEveryMs) this.#sendStatus(true)
+      this.#sendLateAck(now)
       if (!message) {
         if (now - heardMs > silenceMaxMs) throw silent(this.#address.shown)
         yield* watch.beats(this.#historyName(cursor.timeline), cutter.lsn)
@@ -336,6 +346,7 @@ export class PostgresLog implements LogSource, AsyncDisposable {
   #sendStatus(wantsReply: boolean): void {
     if (!this.#wire?.alive || this.#timeline === 0) return
     this.#lastStatusMs = this.#time.monotonicMs()
+    this.#ackUnsent = false
     // What is durable on a timeline that was left says nothing about the present one.
     const flushed = this.#acked.timeline === this.#timeline ? this.#acked.lsn : 0n
     const status = {
