@@ -6,7 +6,7 @@ type Saved = { readonly blobs: readonly string[]; readonly sizeBytes: bigint }
 /** A stream is handed to the workers in pieces of this size, so that several share one file. */
 const pieceBytesMax = 16 * 2 ** 20
 /** What may wait for the workers, over all files. */
-const pendingBytesMax = 48 * 2 ** 20
+const pendingBytesMax = 32 * 2 ** 20
 const pendingCountMax = 128
 
 /**
