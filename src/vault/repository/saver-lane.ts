@@ -13,7 +13,7 @@ import {
 
 /** Files that a worker has been told of and that have no result yet. */
 export const filesMax = 64
-/** Blobs on their way to a worker, in bytes: whoever brings more waits. */
+/** Blobs on their way to a worker, in bytes and weight: whoever brings more waits. */
 export const blobBytesMax = 16 * 1024 * 1024
 const stopWithinMs = 10_000
 

@@ -24,6 +24,9 @@ export type FileJob = {
   readonly holes?: readonly Hole[] | undefined
 }
 
+/** What a blob on its way to a worker counts beside its bytes: a million empty ones would fill the memory too. */
+export const blobWeightBytes = 1024
+
 export type ToWorker =
   | { readonly kind: 'files'; readonly jobs: readonly FileJob[] }
   /** The next bytes of a stream; the buffer goes back with `taken`. */
@@ -83,7 +86,8 @@ export type FromWorker =
   | { readonly kind: 'taken'; readonly job: number; readonly bytes: ArrayBuffer }
   /** The worker cannot go on: nothing that it made counts. */
   | { readonly kind: 'failed'; readonly code: Code; readonly message: string }
-  | { readonly kind: 'stored'; readonly sizeBytes: number }
+  /** Blobs are packed; their sizes and weights are no longer on the way. */
+  | { readonly kind: 'stored'; readonly weightBytes: number }
   | { readonly kind: 'pack'; readonly id: string; readonly pack: PackParts }
   | {
       readonly kind: 'flushed'

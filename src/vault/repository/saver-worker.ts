@@ -8,6 +8,7 @@ import { closePack, packRoomBytes, type OpenPack, type PackMemory } from './pack
 import { readFile } from './read-file.ts'
 import type { BlobType } from './repository.ts'
 import {
+  blobWeightBytes,
   stopWord,
   wakeWord,
   type FileJob,
@@ -244,7 +245,7 @@ class SaverWorker implements Disposable {
       this.#maker.store(type, Buffer.from(id, 'hex'), new Uint8Array(bytes, at, size))
       at += size
     }
-    this.#post({ kind: 'stored', sizeBytes: at })
+    this.#post({ kind: 'stored', weightBytes: at + entries.length * blobWeightBytes })
   }
 
   #storePack(pack: OpenPack): void {

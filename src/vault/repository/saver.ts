@@ -14,7 +14,7 @@ import { IndexWriter } from './index/index-writer.ts'
 import { checkPack, closePack, mergeSmall, type OpenPack } from './packer.ts'
 import type { BlobSaver, BlobType, SavedContent, SaverStats } from './repository.ts'
 import { blobBytesMax, filesMax, Lane } from './saver-lane.ts'
-import type { FileJob, FromWorker, JobResult } from './saver-protocol.ts'
+import { blobWeightBytes, type FileJob, type FromWorker, type JobResult } from './saver-protocol.ts'
 import { PackUploads } from './uploads.ts'
 
 /** Streams that one worker cuts at the same time; more wait until one ends. */
@@ -114,7 +114,7 @@ class WorkerSaver implements BlobSaver {
     if (!isNew && !options.again) return id
     // Trees go to one worker, so that as few packs as possible stay small.
     const lane = type === 'tree' ? this.#lane(0) : this.#quietLane((other) => other.blobBytes)
-    lane.blobBytes += plain.length
+    lane.blobBytes += plain.length + blobWeightBytes
     this.#batch(lane, { type, id, plain: Uint8Array.from(plain) })
     while (lane.blobBytes > blobBytesMax) await this.#changed()
     return id
@@ -321,7 +321,7 @@ class WorkerSaver implements BlobSaver {
       case 'failed':
         return this.#fail(new Fault(message.code, message.message))
       case 'stored':
-        lane.blobBytes -= message.sizeBytes
+        lane.blobBytes -= message.weightBytes
         return
       case 'pack':
         return this.#storePack(lane, message)
