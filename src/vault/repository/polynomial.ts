@@ -8,8 +8,10 @@ export const polynomialDegree = 53
 const windowBytes = 64
 
 export function degree(p: bigint): number {
-  const digits = p.toString(16)
-  return digits.length * 4 - 1 - (Math.clz32(Number(`0x${digits.charAt(0)}`)) - 28)
+  let low = 0
+  let rest = p
+  for (; rest > 0xffff_ffffn; low += 32) rest >>= 32n
+  return low + 31 - Math.clz32(Number(rest))
 }
 
 export function remainder(p: bigint, modulus: bigint): bigint {
@@ -17,12 +19,6 @@ export function remainder(p: bigint, modulus: bigint): bigint {
   let rest = p
   for (let at = degree(rest); at >= limit; at = degree(rest)) rest ^= modulus << BigInt(at - limit)
   return rest
-}
-
-function greatestDivisor(a: bigint, b: bigint): bigint {
-  let [left, right] = [a, b]
-  while (right !== 0n) [left, right] = [right, remainder(left, right)]
-  return left
 }
 
 function square(p: bigint, modulus: bigint): bigint {
@@ -34,16 +30,15 @@ function square(p: bigint, modulus: bigint): bigint {
 }
 
 /**
- * Whether `p` has no divisors: Ben-Or's test, which asks for common divisors with x^(2^i) - x
- * (Gao and Panario, "Tests and constructions of irreducible polynomials over finite fields").
+ * Whether `p` is irreducible of degree 53: exactly when it divides x^(2^53) - x, the product of all irreducible
+ * polynomials of degree 1 and 53, each once (Lidl and Niederreiter, "Finite Fields", theorem 3.20): two linear ones
+ * are all that there are, and too short.
  */
 export function isIrreducible(p: bigint): boolean {
+  if (degree(p) !== polynomialDegree) return false
   let power = 2n
-  for (let i = 1; i <= degree(p) / 2; i++) {
-    power = square(power, p)
-    if (greatestDivisor(p, power ^ 2n) !== 1n) return false
-  }
-  return true
+  for (let i = 0; i < polynomialDegree; i++) power = square(power, p)
+  return power === 2n
 }
 
 /** A random irreducible polynomial of degree 53: one in about 26 candidates is. */
@@ -58,7 +53,7 @@ export function randomPolynomial(): bigint {
 /** Reads the hexadecimal form that the config file bears; anything but an irreducible one is refused. */
 export function parsePolynomial(text: string): bigint {
   const p = /^[0-9a-f]{1,16}$/i.test(text) ? BigInt(`0x${text}`) : 0n
-  if (degree(p) !== polynomialDegree || !isIrreducible(p)) {
+  if (!isIrreducible(p)) {
     throw new Fault(
       'corrupt',
       `read config: chunker polynomial ${text.slice(0, 32)} is not irreducible of degree 53`,
@@ -75,12 +70,30 @@ export function removalTables(p: bigint): {
   readonly reduce: readonly bigint[]
   readonly remove: readonly bigint[]
 } {
+  const above = powersOfX(polynomialDegree, p)
+  const left = powersOfX(8 * windowBytes, p)
   const reduce: bigint[] = []
   const remove: bigint[] = []
-  for (let b = 0n; b < 256n; b++) {
-    const above = b << BigInt(polynomialDegree)
-    reduce.push(remainder(above, p) | above)
-    remove.push(remainder(b << BigInt(8 * windowBytes), p))
+  for (let b = 0; b < 256; b++) {
+    reduce.push(sumOf(above, b) | (BigInt(b) << BigInt(polynomialDegree)))
+    remove.push(sumOf(left, b))
   }
   return { reduce, remove }
+}
+
+/** The remainders of x^from and of the seven powers behind it: those of the bits of a byte that stands there. */
+function powersOfX(from: number, p: bigint): readonly bigint[] {
+  const powers: bigint[] = []
+  const top = 1n << BigInt(degree(p))
+  let power = 1n
+  for (let at = 0; at < from + 8; at++) {
+    if (at >= from) powers.push(power)
+    power <<= 1n
+    if (power & top) power ^= p
+  }
+  return powers
+}
+
+function sumOf(powers: readonly bigint[], byte: number): bigint {
+  return powers.reduce((sum, power, bit) => ((byte >> bit) & 1 ? sum ^ power : sum), 0n)
 }
