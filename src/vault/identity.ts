@@ -17,6 +17,8 @@ export type NamedSecrets = {
   readonly name: string
   /** The key file of the repository that opens with the same password. */
   readonly repositoryKey: string
+  /** What that key file holds, so that one derivation opens both; undefined in files that do not say it. */
+  readonly masterKeys?: string | undefined
   readonly secrets: VaultSecrets
 }
 
@@ -127,13 +129,16 @@ function keyOf(name: string): string {
   return `${folder}${encodeText(name)}${extension}`
 }
 
+const masterKeysLabel = 'keys of the repository'
+
 /** An age identity file as `age -d -i` takes it: what is ours stands in its comments. */
-function formatSecrets({ name, repositoryKey, secrets }: NamedSecrets): string {
+function formatSecrets({ name, repositoryKey, masterKeys, secrets }: NamedSecrets): string {
   return [
     '# The secrets of a Redoubt vault. Whoever has them can read all of it and sign in its name.',
     `# vault: ${secrets.vault}`,
     `# name: ${JSON.stringify(name)}`,
     `# repository key: ${repositoryKey}`,
+    ...(masterKeys === undefined ? [] : [`# ${masterKeysLabel}: ${masterKeys}`]),
     `# root signing key: ${formatSigner(secrets.root)}`,
     `# public key: ${secrets.identity.recipient.text}`,
     formatIdentity(secrets.identity),
@@ -142,8 +147,9 @@ function formatSecrets({ name, repositoryKey, secrets }: NamedSecrets): string {
 }
 
 function parseSecrets(name: string, text: string): NamedSecrets {
+  const find = (label: string) => text.match(new RegExp(`^# ${label}: (.+)$`, 'm'))?.[1]
   const field = (label: string) => {
-    const value = text.match(new RegExp(`^# ${label}: (.+)$`, 'm'))?.[1]
+    const value = find(label)
     if (value === undefined) throw new Fault('corrupt', `read identity ${name}: it has no ${label}`)
     return value
   }
@@ -152,6 +158,7 @@ function parseSecrets(name: string, text: string): NamedSecrets {
   return {
     name,
     repositoryKey: field('repository key'),
+    masterKeys: find(masterKeysLabel),
     secrets: {
       vault: field('vault'),
       identity: parseIdentity(secret),

@@ -171,7 +171,8 @@ export class OpenKeys implements VaultKeys {
   async #save(named: NamedSecrets, password: string, replace: boolean, signal: AbortSignal) {
     const how = { signal, replace, workFactor: this.#cost.identity }
     await savePassword(this.#storage, named, { signal })
-    await saveIdentity(this.#storage, named, password, how)
+    const { masterKeys } = this.#repository
+    await saveIdentity(this.#storage, { ...named, masterKeys }, password, how)
   }
 
   /** Which key of the repository belongs to a password that is not at hand. */

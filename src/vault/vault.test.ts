@@ -45,6 +45,11 @@ test('one password opens the repository, the log and the catalog, and a second o
     await writer.flush({ signal })
   }
   const other = await open(storage, 'battery staple')
+  // Also without deriving a second key.
+  for (const secret of [password, 'battery staple']) {
+    const { masterKeys } = await openIdentity(storage, secret, { signal })
+    assert.equal(masterKeys, vault.repository.masterKeys)
+  }
   const reader = await other.archive.openReader(source, { signal })
   assert.deepEqual(await collect(await reader.read('seg-000000', { signal })), log.bytes(0, 300))
   assert.deepEqual(await other.keys.list({ signal }), [

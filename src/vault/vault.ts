@@ -70,7 +70,8 @@ export async function initVault(
     })
   }
   const repository = await openOrInit(storage, password, cost, signal)
-  const named = { name, repositoryKey: repository.keyId, secrets: createSecrets(randomHex(16)) }
+  const { keyId: repositoryKey, masterKeys } = repository
+  const named = { name, repositoryKey, masterKeys, secrets: createSecrets(randomHex(16)) }
   const how = { signal, replace: false, workFactor: cost.identity }
   await savePassword(storage, named, { signal })
   await saveIdentity(storage, named, password, how)
@@ -84,9 +85,11 @@ export async function openVault(
 ): Promise<Vault> {
   const { password, cost, signal } = options
   const named = await openIdentity(storage, password, { signal })
+  const { repositoryKey: keyId, masterKeys } = named
   const repository = await openRepository(storage, password, {
     signal,
     passwordCost: cost?.repository,
+    known: masterKeys === undefined ? undefined : { keyId, masterKeys },
   })
   return assemble(storage, repository, named, options)
 }

@@ -105,6 +105,24 @@ test('checkRepository() with all data finds every damage to every object, and na
   assert.ok(tried > 50, `${tried}`)
 })
 
+test('checkRepository() names a damaged key, also one that was not asked to open', async () => {
+  const copy = storage.copy()
+  const repository = await openRepository(copy, password, { signal })
+  const other = await repository.addKey('another', { signal })
+  for (const id of [other, repository.keyId]) {
+    const bytes = await copy.get(`keys/${id}`)
+    await copy.put(`keys/${id}`, flip(bytes, bytes.length >> 1))
+    const { keyId, masterKeys } = repository
+    const again = await openRepository(copy, password, { signal, known: { keyId, masterKeys } })
+    const report = await checkRepository(again, { signal })
+    assert.deepEqual(
+      report.findings.map(({ severity, about }) => [severity, about]),
+      [['error', `key ${id}`]],
+    )
+    await copy.put(`keys/${id}`, bytes)
+  }
+})
+
 test('checkRepository() names the snapshots that a damage touches, and no other', async () => {
   const repository = await openRepository(storage, password, { signal })
   await repository.loadIndex({ signal })

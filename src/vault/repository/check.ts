@@ -6,6 +6,7 @@ import { eachLimit } from '#base/tasks'
 import type { Time } from '#base/time'
 import { checkPackData, choosePacks, type DataSubset } from './check-data.ts'
 import { IdSet } from './id-set.ts'
+import { readKey } from './keys.ts'
 import { loadMarkedPacks, loadMarks } from './marks.ts'
 import { headerEntryBytes, packKey, packSizeBytes } from './pack.ts'
 import type { Repository, Snapshot } from './repository.ts'
@@ -92,6 +93,7 @@ class Check {
     // Snapshots are listed before the index is loaded, and that before the packs: what is written meanwhile then
     // looks unused, never missing.
     const snapshots = await this.#checkSnapshots()
+    await this.#checkKeys()
     await this.#repository.loadIndex({
       signal: this.#options.signal,
       onDamaged: (id, fault) => this.#error(`index ${id}`, fault.message),
@@ -152,6 +154,19 @@ class Check {
       }
     })
     return snapshots
+  }
+
+  /** A damaged key touches no snapshot, but locks out who has its password. */
+  async #checkKeys(): Promise<void> {
+    const { signal } = this.#options
+    for (const file of await this.#repository.listFiles('keys', { signal })) {
+      try {
+        await readKey(this.#repository.storage, file, { signal })
+      } catch (error) {
+        if (!isFault(error, 'corrupt', 'missing')) throw error
+        this.#error(`key ${file.id}`, error.message)
+      }
+    }
   }
 
   /** Compares what the index says of packs with what is stored; returns the indexed packs that are there. */

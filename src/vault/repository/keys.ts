@@ -18,6 +18,9 @@ export const defaultPasswordCost: PasswordCost = { n: 32_768, r: 8, p: 1 }
 
 const saltBytes = 64
 
+/** What opens a repository without deriving a key from a password: kept under that same password elsewhere. */
+export type KnownKeys = { readonly keyId: string; readonly masterKeys: string }
+
 export function createMasterKeys(): EnvelopeKeys {
   return keysFrom(randomBytes(64))
 }
@@ -58,10 +61,7 @@ export async function saveKey(
   const cost = options.cost ?? defaultPasswordCost
   const salt = randomBytes(saltBytes)
   using own = new EnvelopeCipher(await deriveKeys(password, salt, cost), options.kernels)
-  const secret = JSON.stringify({
-    mac: { k: toBase64(master.macK), r: toBase64(master.macR) },
-    encrypt: toBase64(master.encrypt),
-  })
+  const secret = formatMasterKeys(master)
   const text = JSON.stringify({
     created: new Date().toISOString(),
     username: userName(),
@@ -77,6 +77,14 @@ export async function saveKey(
   const id = sha256Hex(bytes)
   await storage.put(`keys/${id}`, bytes, { signal: options.signal })
   return id
+}
+
+/** The JSON of the master keys, as it lies encrypted in a key file. */
+export function formatMasterKeys(master: EnvelopeKeys): string {
+  return JSON.stringify({
+    mac: { k: toBase64(master.macK), r: toBase64(master.macR) },
+    encrypt: toBase64(master.encrypt),
+  })
 }
 
 function toBase64(bytes: Uint8Array): string {
@@ -133,8 +141,8 @@ function decodeKeyFile(id: string, bytes: Buffer): KeyFile {
   }
 }
 
-function decodeMasterKeys(plain: Buffer, what: string): EnvelopeKeys {
-  const json = takeObject(parseJson(plain.toString(), what), what)
+function parseMasterKeys(text: string, what: string): EnvelopeKeys {
+  const json = takeObject(parseJson(text, what), what)
   const mac = takeObject(json['mac'], what)
   return {
     encrypt: takeBytes(json['encrypt'], what, 32),
@@ -158,7 +166,9 @@ export async function openKeys(
       tried++
       using own = new EnvelopeCipher(await deriveKeys(password, file.salt, file), options.kernels)
       const plain = own.tryOpen(file.data)
-      if (plain) return { keyId: id, master: decodeMasterKeys(plain, `key ${id.slice(0, 8)}`) }
+      if (plain) {
+        return { keyId: id, master: parseMasterKeys(plain.toString(), `key ${id.slice(0, 8)}`) }
+      }
     } catch (error) {
       // One damaged key must not lock out those who hold another.
       if (!(error instanceof Fault) || error.code !== 'corrupt') throw error
@@ -176,11 +186,30 @@ export async function openKeys(
   )
 }
 
+/** The keys as `masterKeys` of a repository gave them out; undefined once the key file they came from is gone. */
+export async function recallKeys(
+  storage: Storage,
+  { keyId, masterKeys }: KnownKeys,
+  { signal }: ReadOptions,
+): Promise<{ readonly keyId: string; readonly master: EnvelopeKeys } | undefined> {
+  if (!(await storage.stat(`keys/${keyId}`, { signal }))) return undefined
+  return { keyId, master: parseMasterKeys(masterKeys, 'the keys of the repository') }
+}
+
 /** The key files there are; what cannot be read of one is an error. */
 export async function listKeys(storage: Storage, options: ReadOptions): Promise<RepositoryKey[]> {
   const keys: RepositoryKey[] = []
   for (const file of await listFiles(storage, 'keys', options)) {
-    keys.push(decodeKeyFile(file.id, await readFile(storage, 'keys', file, options)).about)
+    keys.push(await readKey(storage, file, options))
   }
   return keys
+}
+
+/** What one key file says of itself; throws `corrupt` when it is damaged. */
+export async function readKey(
+  storage: Storage,
+  file: { readonly id: string; readonly sizeBytes: number },
+  options: ReadOptions,
+): Promise<RepositoryKey> {
+  return decodeKeyFile(file.id, await readFile(storage, 'keys', file, options)).about
 }

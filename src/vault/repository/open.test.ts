@@ -109,3 +109,20 @@ test('snapshots come back with every field, and go away', async () => {
   await repository.removeSnapshot(saved.id, { signal })
   assert.deepEqual(await repository.snapshots({ signal }), [])
 })
+
+test('known keys open a repository as long as their key file is there', async () => {
+  const storage = new MemStorage()
+  const first = await initRepository(storage, 'secret', { signal, passwordCost })
+  const known = { keyId: first.keyId, masterKeys: first.masterKeys }
+  const [blobs = []] = await save(first, [Buffer.from('x')])
+  const again = await openRepository(storage, 'not asked for', { signal, known })
+  assert.equal(again.keyId, first.keyId)
+  await again.loadIndex({ signal })
+  assert.equal((await load(again, blobs)).toString(), 'x')
+
+  await first.addKey('other', { signal })
+  await storage.delete(`keys/${first.keyId}`)
+  await assert.rejects(openRepository(storage, 'secret', { signal, known }), (error) =>
+    isFault(error, 'wrong-key'),
+  )
+})

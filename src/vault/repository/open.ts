@@ -8,7 +8,16 @@ import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { BlobIndex } from './index/blob-index.ts'
 import { decodeIndex } from './index/index-file.ts'
 import { Kernels } from './kernels.ts'
-import { createMasterKeys, listKeys, openKeys, saveKey, type PasswordCost } from './keys.ts'
+import {
+  createMasterKeys,
+  formatMasterKeys,
+  type KnownKeys,
+  listKeys,
+  openKeys,
+  recallKeys,
+  saveKey,
+  type PasswordCost,
+} from './keys.ts'
 import { fileBytesMax } from './limits.ts'
 import { loadBlob, loadBlobs } from './loader.ts'
 import { lockRepository } from './lock.ts'
@@ -79,14 +88,18 @@ async function refuseExisting(storage: Storage, { signal }: Options): Promise<vo
 
 /**
  * Opens a repository with one of its passwords. Throws `missing` where none is, `wrong-key` when no key
- * opens, `unsupported` when its version is unknown. Loads no index yet.
+ * opens, `unsupported` when its version is unknown. Loads no index yet. `known` spares the derivation from the
+ * password, as long as the key file that it names is there.
  */
 export async function openRepository(
   storage: Storage,
   password: string,
-  options: Options & { readonly passwordCost?: PasswordCost | undefined },
+  options: Options & {
+    readonly passwordCost?: PasswordCost | undefined
+    readonly known?: KnownKeys | undefined
+  },
 ): Promise<Repository> {
-  const { signal, passwordCost } = options
+  const { signal, passwordCost, known } = options
   const facts = await storage.stat(configKey, { signal })
   if (!facts) {
     throw new Fault('missing', `open repository in ${storage.url}: there is no config`, {
@@ -97,7 +110,9 @@ export async function openRepository(
     throw new Fault('corrupt', `read config: ${facts.sizeBytes} bytes exceed ${fileBytesMax}`)
   }
   const kernels = new Kernels()
-  const { keyId, master } = await openKeys(storage, password, { signal, kernels })
+  const { keyId, master } =
+    (known && (await recallKeys(storage, known, { signal }))) ??
+    (await openKeys(storage, password, { signal, kernels }))
   const cipher = new EnvelopeCipher(master, kernels)
   const config = decodeConfig(await storage.get(configKey, { signal }), cipher)
   return new OpenRepository({ storage, kernels, cipher, master, config, keyId, passwordCost })
@@ -141,6 +156,10 @@ class OpenRepository implements Repository {
 
   get version(): 1 | 2 {
     return this.#parts.config.version
+  }
+
+  get masterKeys(): string {
+    return formatMasterKeys(this.#parts.master)
   }
 
   async lock(

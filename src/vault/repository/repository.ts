@@ -178,6 +178,8 @@ export interface Repository extends AsyncDisposable {
   removeSnapshot(id: string, options: { signal: AbortSignal }): Promise<void>
   /** The key file that opened the repository. */
   readonly keyId: string
+  /** The JSON of the keys under which everything lies: a secret, to be kept under no weaker a password. */
+  readonly masterKeys: string
   listKeys(options: { signal: AbortSignal }): Promise<RepositoryKey[]>
   /** Lets another password open the repository; returns the id of its key file. */
   addKey(password: string, options: { signal: AbortSignal }): Promise<string>

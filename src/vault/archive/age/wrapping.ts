@@ -19,8 +19,11 @@ const x25519Info = 'age-encryption.org/v1/X25519'
 const scryptInfo = 'age-encryption.org/v1/scrypt'
 const zeroNonce = Buffer.alloc(12)
 
-/** 2^16 blocks of 1 KiB: 64 MiB and about 0.2 s; stock age takes any up to 22. */
-export const workFactorDefault = 16
+/**
+ * 2^15 blocks of 1 KiB: 32 MiB and about 0.1 s, the cost of the repository's key under the same password: more here
+ * would only slow the owner down, since who guesses would guess there. Stock age takes any up to 22.
+ */
+export const workFactorDefault = 15
 /** A file that asks for more is refused: 2^20 would take a gibibyte of memory. */
 const workFactorMax = 19
 
