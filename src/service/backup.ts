@@ -1,6 +1,4 @@
-import { takeBase } from '#backup/base'
 import { type BackupFilesRequest, backupFiles } from '#backup/files'
-import { unfit } from '#backup/protect'
 import { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import { systemTime } from '#base/time'
@@ -119,6 +117,11 @@ async function backupDatabase(
   settings: BackupSettings,
   around: Surroundings,
 ): Promise<BackupOutcome> {
+  // Files are backed up without them.
+  const [{ takeBase }, { unfit }] = await Promise.all([
+    import('#backup/base'),
+    import('#backup/protect'),
+  ])
   const { signal } = around
   const source =
     settings.name === undefined ? defaultSourceName(url) : checkSourceName(settings.name)

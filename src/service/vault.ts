@@ -1,4 +1,3 @@
-import { chooseSnapshot } from '#backup/files'
 import type { Surroundings, VaultAddress } from './open.ts'
 import { openVaultAt, readPassword } from './open.ts'
 import { openStorage } from '#storage/all'
@@ -45,6 +44,7 @@ export async function* listNodes(
   at: string,
   around: Surroundings,
 ): AsyncGenerator<ListedNode, void, void> {
+  const { chooseSnapshot } = await import('#backup/files')
   await using vault = await openVaultAt(address, around)
   const snapshot = chooseSnapshot(await vault.repository.snapshots(around), { at })
   await vault.repository.loadIndex(around)
