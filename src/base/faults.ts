@@ -42,6 +42,12 @@ export const codes = {
     http: 404,
     meaning: 'A thing that was asked for by name does not exist.',
   },
+  'no-vault': {
+    recovery: 'stop',
+    exit: 4,
+    http: 404,
+    meaning: 'There is no vault at that place: not mounted, not made yet, or somewhere else.',
+  },
   exists: {
     recovery: 'stop',
     exit: 1,

@@ -4,6 +4,7 @@ import { createLog, toJson, type Level } from '#base/log'
 import { Display } from './display.ts'
 import { Input, type OptionSpec, type Verb, type VerbGroup } from './verb.ts'
 import { verbs } from './verbs.ts'
+import { versionLine } from './version.ts'
 
 const exitUsage = 2
 const exitInterrupted = 130
@@ -33,7 +34,9 @@ export function createProgram(run: (verb: Verb, input: Input) => Promise<void>):
   const program = new Command('redoubt')
   program.description('Disaster recovery for data: move it, keep it, survive with it.')
   program.exitOverride().showHelpAfterError('(run the verb with --help for its options)')
-  program.helpCommand(false)
+  program
+    .helpCommand('help [verb]', 'the help page of a verb')
+    .version(versionLine(), '-V, --version', 'which Redoubt this is')
   for (const entry of verbs) {
     if ('verbs' in entry) addGroup(program, entry, run)
     else addVerb(program, entry, run)
@@ -44,7 +47,7 @@ export function createProgram(run: (verb: Verb, input: Input) => Promise<void>):
 type Run = (verb: Verb, input: Input) => Promise<void>
 
 function addGroup(program: Command, group: VerbGroup, run: Run): void {
-  const command = program.command(group.name).description(group.summary)
+  const command = program.command(group.name).description(group.summary).helpCommand(false)
   for (const verb of group.verbs) addVerb(command, verb, run)
 }
 

@@ -5,6 +5,7 @@ import { protectVerb } from './protect.ts'
 import { restoreVerb } from './restore.ts'
 import { vaultGroup } from './vault.ts'
 import type { Verb, VerbGroup } from './verb.ts'
+import { versionVerb } from './version.ts'
 import { windowVerb } from './window.ts'
 
 /** The whole surface, in the order of the help page. `wal-fetch` is apart: see main.ts. */
@@ -16,4 +17,5 @@ export const verbs: readonly (Verb | VerbGroup)[] = [
   windowVerb,
   restoreVerb,
   vaultGroup,
+  versionVerb,
 ]

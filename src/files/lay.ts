@@ -19,6 +19,7 @@ import {
 import type { BigIntStats } from 'node:fs'
 import { closeSync } from 'node:fs'
 import { assert, Fault, fromSystem } from '#base/faults'
+import { makeFolders } from '#base/folders'
 import type { Prepared, TreeEntry, TreeTarget, Xattr } from '#change/tree'
 import { loadNative, type Native } from './native.ts'
 import { OpenFiles } from './open-files.ts'
@@ -58,7 +59,7 @@ export async function openTarget(directory: string, options: LayOptions): Promis
       { hint: 'Name an empty directory, or say with --overwrite what to do about existing files.' },
     )
   try {
-    if (!options.dryRun) mkdirSync(directory, { recursive: true })
+    if (!options.dryRun) await makeFolders(directory)
     return new Layer(directory, { ...options, overwrite })
   } catch (error) {
     throw fromSystem(error, `open the target directory ${directory}`)

@@ -1,6 +1,7 @@
-import { mkdir, open, readdir, rm } from 'node:fs/promises'
+import { open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { assert, Fault, fromSystem } from '#base/faults'
+import { makeFolders } from '#base/folders'
 import type { LogBlock, LogSink, Position } from '#change'
 import { lockDirectory } from './lock.ts'
 import { SpoolFile } from './spool-file.ts'
@@ -41,7 +42,7 @@ const filePattern = /^(\d{12})\.journal$/
 
 /** Opens the journal in a directory (made if absent), cutting off what a crash left unfinished at its end. */
 export async function openJournal(directory: string, options: JournalOptions): Promise<Journal> {
-  await mkdir(directory, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+  await makeFolders(directory, 0o700).catch((error: unknown) => {
     throw fromSystem(error, `make the state directory ${directory}`)
   })
   await using stack = new AsyncDisposableStack()

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { Fault, fromSystem } from '#base/faults'
+import { Fault, fromSystem, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import { withoutSecrets } from '#base/urls'
 import { openStorage } from '#storage/all'
@@ -30,9 +30,19 @@ export async function openVaultAt(
   options: { readonly discard?: boolean | undefined } = {},
 ): Promise<Vault> {
   const { signal, log } = around
-  const storage = await openStorage(address.url, { signal })
+  const storage = await findVault(openStorage(address.url, { signal }))
   const password = await readPassword(address, around)
-  return openVault(options.discard ? withoutWrites(storage) : storage, { password, signal, log })
+  const used = options.discard ? withoutWrites(storage) : storage
+  return findVault(openVault(used, { password, signal, log }))
+}
+
+/** A vault that is not where it was named cannot be reached: another matter than a name that a vault does not know. */
+async function findVault<T>(opening: Promise<T>): Promise<T> {
+  return opening.catch((error: unknown) => {
+    if (!isFault(error, 'missing')) throw error
+    const { message, hint } = error
+    throw new Fault('no-vault', message, { hint, cause: error })
+  })
 }
 
 /**

@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync } from 'node:fs'
-import { chown, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { chown, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { Fault, fromSystem, isFault } from '#base/faults'
+import { makeFolders } from '#base/folders'
 import { systemTime } from '#base/time'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
@@ -97,7 +98,7 @@ export const serverUser = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } 
 
 /** A folder that the server's user may write to, and nobody else. */
 export async function makeServerFolder(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: 0o700 })
+  await makeFolders(path, 0o700)
   if (serverUser) await chown(path, serverUser.uid, serverUser.gid)
 }
 

@@ -1,6 +1,7 @@
 import { chmod, lstat, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { Fault } from '#base/faults'
+import { makeFolders } from '#base/folders'
 import type { BaseFacts, RestoreRequest } from '#engines'
 
 /** Where the base is laid out. */
@@ -107,8 +108,8 @@ export async function layOutBase(
   const { dataDir } = layout
   progress.phase = 'lay out the base'
   // Folders above that are made on the way stay open to pass through: the server's user is another one under root.
-  await mkdir(path.dirname(dataDir), { recursive: true })
-  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  await makeFolders(path.dirname(dataDir))
+  await makeFolders(dataDir, 0o700)
   if (request.force) await clearOld(request, layout)
   const map = (name: string) => mapData(name, archive !== undefined, layout.scratch === true)
   await files.layOut(dataDir, { signal, progress, map })
@@ -118,7 +119,7 @@ export async function layOutBase(
   }
   for (const [oid, location] of layout.tablespaces) {
     const prefix = `pg_tblspc/${oid}/`
-    await mkdir(location, { recursive: true, mode: 0o700 })
+    await makeFolders(location, 0o700)
     await files.layOut(location, {
       signal,
       progress,

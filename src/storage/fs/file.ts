@@ -1,7 +1,8 @@
 import { constants } from 'node:fs'
-import { type FileHandle, mkdir, open, unlink } from 'node:fs/promises'
+import { type FileHandle, open, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { Fault, fromSystem } from '#base/faults'
+import { makeFolders } from '#base/folders'
 
 const fileSystemCodes: Readonly<Record<string, 'denied' | 'missing' | 'unreachable'>> = {
   EACCES: 'denied',
@@ -37,12 +38,8 @@ export async function system<T>(doing: string, work: () => Promise<T>): Promise<
  */
 export async function makeFolder(path: string, doing: string): Promise<void> {
   await system(doing, async () => {
-    const first = await mkdir(path, { recursive: true, mode: 0o700 })
-    if (first === undefined) return
-    for (let made = path; ; made = dirname(made)) {
-      await syncFolder(dirname(made))
-      if (made === first || made === dirname(made)) return
-    }
+    const made = await makeFolders(path, 0o700)
+    for (const folder of made.toReversed()) await syncFolder(dirname(folder))
   })
 }
 
