@@ -3,6 +3,7 @@ import { createProgress, type Progress } from '#base/progress'
 import { Fault } from '#base/faults'
 import { formatTimeUs } from '#base/time'
 import type { Proved, Restored } from '#service/restore'
+import type { OpenedRestore } from '#service/restore-files'
 import { formatSpan } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
@@ -71,7 +72,7 @@ export const restoreVerb: Verb = {
   async run(input, context) {
     const progress = createProgress('restore')
     using _following = context.display.follow(progress)
-    const settings = {
+    const asked = {
       vault: readVault(input),
       source: input.text('source'),
       at: input.required('at'),
@@ -83,11 +84,15 @@ export const restoreVerb: Verb = {
     }
     const around = surroundings(context)
     const files = await import('#service/restore-files')
-    if (!input.flag('prove') && (await files.isFilesRestore(settings, around))) {
-      return await restoreFiles({ ...readFilesSettings(input), progress }, context)
+    const prove = input.flag('prove')
+    await using opened = await files.openRestore({ ...asked, prove }, around)
+    const settings = { ...asked, vault: opened.vault }
+    if (opened.isFiles) {
+      const ofFiles = { ...readFilesSettings(input), vault: opened.vault, progress }
+      return await restoreFiles(ofFiles, context)
     }
     const service = await import('#service/restore')
-    if (input.flag('prove')) {
+    if (prove) {
       const proved = await service.prove(settings, around)
       context.display.result(proved, renderProof)
       return proved.ok ? 0 : 1
@@ -113,7 +118,6 @@ function readFilesSettings(input: Input) {
   const source = input.text('source')
   const overwrite = input.choice('overwrite', overwritePolicies)
   return {
-    vault: readVault(input),
     at: input.required('at'),
     paths: source === undefined ? [] : [source],
     hostname: input.text('host'),
@@ -132,7 +136,10 @@ function readFilesSettings(input: Input) {
 }
 
 async function restoreFiles(
-  settings: ReturnType<typeof readFilesSettings> & { readonly progress: Progress },
+  settings: ReturnType<typeof readFilesSettings> &
+    Pick<OpenedRestore, 'vault'> & {
+      readonly progress: Progress
+    },
   context: Context,
 ): Promise<number> {
   const { display } = context

@@ -36,6 +36,21 @@ export async function openVaultAt(
   return findVault(openVault(used, { password, signal, log }))
 }
 
+/** A vault by its address, or one that the caller has open and will close. */
+export type VaultChoice = VaultAddress | Vault
+
+/** The vault to work with; what this opened itself it closes again. */
+export async function useVault(
+  choice: VaultChoice,
+  around: Surroundings,
+): Promise<{ readonly vault: Vault } & AsyncDisposable> {
+  if ('repository' in choice) {
+    return { vault: choice, [Symbol.asyncDispose]: async () => undefined }
+  }
+  const vault = await openVaultAt(choice, around)
+  return { vault, [Symbol.asyncDispose]: () => vault[Symbol.asyncDispose]() }
+}
+
 /** A vault that is not where it was named cannot be reached: another matter than a name that a vault does not know. */
 async function findVault<T>(opening: Promise<T>): Promise<T> {
   return opening.catch((error: unknown) => {

@@ -9,12 +9,12 @@ import type { Target } from '#change'
 import { engineNamed } from '#engines/all'
 import type { EngineKind } from '#engines'
 import type { SourceRecord, Vault } from '#vault'
-import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
+import { type Surroundings, useVault, type VaultChoice } from './open.ts'
 
 export type { Proved, Restored } from '#backup/restore'
 
 export type RestoreSettings = {
-  readonly vault: VaultAddress
+  readonly vault: VaultChoice
   readonly source?: string | undefined
   /** What the user wrote for `--at`. */
   readonly at: string
@@ -36,7 +36,8 @@ export async function restoreDatabase(
   settings: RestoreTo,
   around: Surroundings,
 ): Promise<Restored> {
-  await using vault = await openVaultAt(settings.vault, around)
+  await using used = await useVault(settings.vault, around)
+  const { vault } = used
   const { kind, record } = await findSource(vault, settings.source, around)
   const target = parseAt(settings.at, kind)
   return await restoreSource({ ...settings, ...around, kind, vault, source: record.name, target })
@@ -44,7 +45,8 @@ export async function restoreDatabase(
 
 /** Restores into a scratch server, checks it, records the proof, and leaves nothing behind. */
 export async function prove(settings: RestoreSettings, around: Surroundings): Promise<Proved> {
-  await using vault = await openVaultAt(settings.vault, around)
+  await using used = await useVault(settings.vault, around)
+  const { vault } = used
   const { kind, record } = await findSource(vault, settings.source, around)
   const target = parseAt(settings.at, kind)
   const directory = await mkdtemp(join(tmpdir(), 'redoubt-proof-'))
