@@ -72,8 +72,18 @@ export function parseAt(text: string, kind: EngineKind): Target {
   if (text === 'latest') return { kind: 'latest' }
   const timeUs = parseTimeUs(text)
   if (timeUs !== undefined) return { kind: 'time', timeUs }
-  return kind.parseTarget(text) ?? { kind: 'name', name: text }
+  const target = kind.parseTarget(text)
+  if (target === undefined && looksLikeTime.test(text)) {
+    throw new Fault('usage', `read --at: '${text}' is not a time`, {
+      hint: 'Write it as 2026-03-01T12:30:05.250Z (UTC unless it says otherwise), or latest for all there is.',
+    })
+  }
+  return target ?? { kind: 'name', name: text }
 }
+
+/** What can only be meant as a time, though it is none: nobody names a point so, and the search of the log would be long. */
+const looksLikeTime =
+  /^(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[ T].*)?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}(?: .*)?|\d{1,2}:\d\d.*|.* ago|now|today|yesterday|tomorrow)$/i
 
 async function findSource(
   vault: Vault,

@@ -93,12 +93,14 @@ test('odd names survive, second archivers stay out, moments outside the window a
   ]
   for (const [at, code, said] of refusals) refused(await restore('--at', at), at, code, said)
   assert.throws(() => readdirSync(target), { code: 'ENOENT' })
-  // These end only when the whole log was replayed without finding them.
+  refused(await restore('--at', 'yesterday'), 'no time', 2, /'yesterday' is not a time/)
+  // These end only when the whole log was searched, before anything is laid out.
   for (const at of ['xid:4000000000', 'point:nosuch']) {
     const place = scratch.join(`unfound-${at}`)
     const bin = ['--start', '--server-bin', server.bin]
     const ran = await run('restore', '--vault', vault, '--to', place, '--at', at, ...bin)
     refused(ran, at, 5, new RegExp(at.slice(at.indexOf(':') + 1)))
+    assert.throws(() => readdirSync(place), { code: 'ENOENT' })
   }
   refused(await restore('--start', '--server-bin', '/nonexistent'), 'no programs', 5, /nonexistent/)
 

@@ -71,6 +71,21 @@ export async function planRecovery(
   return { settings, supply }
 }
 
+/**
+ * Refuses a transaction or a named point that is nowhere in the log, before anything is laid out: a slip of the pen is not
+ * to cost the hours of a restore. Other targets are known from the windows.
+ */
+export async function checkNamedTarget(
+  request: Pick<RestoreRequest, 'archive' | 'base' | 'target' | 'signal' | 'progress'>,
+): Promise<void> {
+  const { archive, base, target, signal } = request
+  if (!archive || (target.kind !== 'name' && target.kind !== 'commit')) return
+  request.progress.phase = 'find the target in the log'
+  const segmentBytes = Number(base.details['walSegmentBytes'] ?? 16_777_216)
+  const paths = await readTimelinePaths(archive, base.first, signal)
+  if (paths.length > 0) await searchPaths({ archive, base, target, signal }, paths, segmentBytes)
+}
+
 type Search = Pick<RestoreRequest, 'base' | 'target' | 'signal'> & { readonly archive: LogReader }
 
 // The server must be told its last timeline before it starts. With several paths the log is searched for the target
@@ -83,6 +98,14 @@ async function pathTo(
   const [newest] = paths
   if (!newest) throw new Fault('gap', 'read the archived log: no timeline leads on from the base')
   if (paths.length === 1 || search.target.kind === 'latest') return newest
+  return searchPaths(search, paths, segmentBytes)
+}
+
+async function searchPaths(
+  search: Search,
+  paths: readonly TimelinePath[],
+  segmentBytes: number,
+): Promise<TimelinePath> {
   let refusal: unknown
   for (const path of paths) {
     const finder = await searchPath(search, path, segmentBytes)

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -105,7 +105,7 @@ describe('restore', { concurrency: false }, () => {
     const wrong: readonly [Target, RegExp][] = [
       [{ kind: 'position', at: toAt(BigInt(`0x${end}`) + 4096n) }, /the log ends at/],
       [{ kind: 'commit', id: '4000000' }, /not in the log/],
-      [{ kind: 'name', name: 'nowhere' }, /not in the log/],
+      [{ kind: 'name', name: 'nowhere' }, /no point in the log/],
       [{ kind: 'time', timeUs: 1n }, /consistent from/],
     ]
     for (const [target, words] of wrong) {
@@ -114,6 +114,10 @@ describe('restore', { concurrency: false }, () => {
         (error) => isFault(error, 'refused') && words.test(error.message),
       )
     }
+    // A slip in a name is found out before anything is laid out.
+    const to = world.folder()
+    await assert.rejects(postgres.restore(world.request({ kind: 'name', name: 'nowhere' }, { to })))
+    assert.deepEqual(readdirSync(to), [])
   })
 
   test('a damaged segment in the middle is told, not taken for the end', async () => {

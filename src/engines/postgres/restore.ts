@@ -16,7 +16,13 @@ import {
 } from './layout.ts'
 import { formatHistory, parseHistory, toAt } from './lsn.ts'
 import { findPrograms, majorOf, type Programs, serverOwner } from './programs.ts'
-import { missingMinimums, planRecovery, readyFolder, recover } from './recovery.ts'
+import {
+  checkNamedTarget,
+  missingMinimums,
+  planRecovery,
+  readyFolder,
+  recover,
+} from './recovery.ts'
 import { freePort, isFree } from './server.ts'
 import type { Cut } from './wal-plan.ts'
 
@@ -36,6 +42,7 @@ export async function restorePostgres(request: RestoreRequest): Promise<RestoreR
   await checkPlaces(layout, request.force)
   const major = majorOf(request.base)
   const programs = request.start ? await findPrograms(major, request.serverBin) : undefined
+  await checkNamedTarget(request)
   await layOutBase(request, layout)
   await writeMissingConfig(dataDir, request.base)
   return programs ? startRestored(request, layout, programs) : leaveRestored(request, layout)

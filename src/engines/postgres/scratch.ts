@@ -18,7 +18,7 @@ import {
   reachablePrograms,
   serverOwner,
 } from './programs.ts'
-import { recover } from './recovery.ts'
+import { checkNamedTarget, recover } from './recovery.ts'
 import type { StartedServer } from './server.ts'
 import type { WalSupply } from './wal-supply.ts'
 
@@ -58,6 +58,7 @@ export class ScratchCluster implements AsyncDisposable {
   ): Promise<ScratchCluster> {
     const { base } = request
     const programs = await findPrograms(majorOf(base), request.serverBin)
+    await checkNamedTarget(request)
     const layout = placeBelow(directory, base)
     try {
       await mkdir(directory, { recursive: true, mode: 0o700 })

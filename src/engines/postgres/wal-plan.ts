@@ -190,9 +190,11 @@ export class CutFinder {
     }
     if (target.kind === 'commit')
       throw unreached(`transaction ${target.id}`, 'it is not in the log')
-    if (target.kind === 'name') throw unreached(`point '${target.name}'`, 'it is not in the log')
+    if (target.kind === 'name') throw unreached(`'${target.name}'`, noPoint)
   }
 }
+
+const noPoint = 'it is no time and no position, no base has that name, and no point in the log'
 
 function unreached(what: string, why: string): Fault {
   return new Fault('refused', `restore to ${what}: ${why}`, {
