@@ -1,17 +1,13 @@
 // One operation of ours on a repository, in a process of its own so that it can be measured:
 // repository-run.ts init|backup|restore|check|save REPOSITORY [FOLDER] [COMPRESSION] [WORKERS]
 import { readdirSync } from 'node:fs'
-import { enableCompileCache } from 'node:module'
 import path from 'node:path'
+import { backupFiles, restoreFiles } from '#backup/files'
 import { eachLimit } from '#base/tasks'
+import { openFsStorage } from '#storage/fs'
 import type { Repository } from '#vault'
-
-// As the command line does: what is loaded below comes compiled from the second run on.
-enableCompileCache()
-const { backupFiles, restoreFiles } = await import('#backup/files')
-const { openFsStorage } = await import('#storage/fs')
-const { checkRepository } = await import('#vault/repository/check')
-const { initRepository, openRepository } = await import('#vault/repository/open')
+import { checkRepository } from '#vault/repository/check'
+import { initRepository, openRepository } from '#vault/repository/open'
 
 const [verb = '', repositoryPath = '', folder = '', compression = 'auto', workers] =
   process.argv.slice(2)
