@@ -87,10 +87,15 @@ export class OpenKeys implements VaultKeys {
 
   async check({ signal }: Options): Promise<LogFinding[]> {
     const findings: LogFinding[] = []
+    const named = new Set<string>()
     for (const name of await listIdentities(this.#storage, { signal })) {
       const object = passwordKey(name)
       try {
-        if ((await this.#readPassword(name, signal)) !== undefined) continue
+        const repositoryKey = await this.#readPassword(name, signal)
+        if (repositoryKey !== undefined) {
+          named.add(repositoryKey)
+          continue
+        }
         const said = `password ${name} has no record: to remove it will leave its repository key`
         findings.push({ severity: 'warns', code: 'missing', object, said })
       } catch (error) {
@@ -98,13 +103,15 @@ export class OpenKeys implements VaultKeys {
         findings.push({ severity: 'damaged', code: error.code, object, said: error.message })
       }
     }
-    return findings
+    return [...findings, ...(await this.#checkRepositoryKeys(named, signal))]
   }
 
   async add(name: string, password: string, { signal }: Options): Promise<void> {
     if ((await listIdentities(this.#storage, { signal })).includes(name)) {
       throw new Fault('exists', `add key ${name} to ${this.#storage.url}: there is one already`)
     }
+    // An addition that was broken off behind its record: nobody was told that its password is good.
+    await this.#removeRepositoryKey(await this.#readPassword(name, signal), signal)
     // The repository's key first: a password whose identity is there opens everything.
     const repositoryKey = await this.#repository.addKey(password, { signal })
     await this.#save({ ...this.#named, name, repositoryKey }, password, false, signal)
@@ -121,7 +128,10 @@ export class OpenKeys implements VaultKeys {
 
   async remove(name: string, { signal }: Options): Promise<void> {
     const names = await listIdentities(this.#storage, { signal })
-    if (!names.includes(name)) {
+    // A removal that was broken off leaves the record, and with it a key that still opens the repository.
+    const record = passwordKey(name)
+    const begun = !names.includes(name) && (await this.#storage.stat(record, { signal }))
+    if (!names.includes(name) && !begun) {
       throw new Fault('missing', `remove key ${name} from ${this.#storage.url}: there is none`, {
         hint: `The keys are: ${names.join(', ')}.`,
       })
@@ -133,8 +143,8 @@ export class OpenKeys implements VaultKeys {
     }
     const repositoryKey = await this.#readPassword(name, signal)
     await removeIdentity(this.#storage, name, { signal })
-    if (repositoryKey !== undefined) await this.#repository.removeKey(repositoryKey, { signal })
-    await this.#storage.delete(passwordKey(name), { signal })
+    await this.#removeRepositoryKey(repositoryKey, signal)
+    await this.#storage.delete(record, { signal })
   }
 
   async enrol(
@@ -173,6 +183,23 @@ export class OpenKeys implements VaultKeys {
     await savePassword(this.#storage, named, { signal })
     const { masterKeys } = this.#repository
     await saveIdentity(this.#storage, { ...named, masterKeys }, password, how)
+  }
+
+  /** Removes the repository's half of a password, which may have gone already. */
+  async #removeRepositoryKey(id: string | undefined, signal: AbortSignal): Promise<void> {
+    const keys = await this.#repository.listKeys({ signal })
+    if (id === undefined || !keys.some((key) => key.id === id)) return
+    await this.#repository.removeKey(id, { signal })
+  }
+
+  /** Keys of the repository that no password of the vault names: their passwords still open the repository. */
+  async #checkRepositoryKeys(named: ReadonlySet<string>, signal: AbortSignal) {
+    const keys = await this.#repository.listKeys({ signal })
+    const strangers = keys.filter(({ id }) => id !== this.#named.repositoryKey && !named.has(id))
+    return strangers.map(({ id }): LogFinding => {
+      const said = `no password of the vault belongs to it; if restic did not add it, 'restic key remove ${id}' ends it`
+      return { severity: 'warns', code: 'stranger', object: `keys/${id}`, said }
+    })
   }
 
   /** Which key of the repository belongs to a password that is not at hand. */

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
 import { collect, FakeLog, position, source } from '../../test/support/archive.ts'
+import type { Storage } from '#storage'
 import { MemStorage } from '#storage/mem'
+import { Crash, withFaults } from '#storage/wrap/fault'
 import { encryptTo } from './archive/age/age.ts'
 import { openIdentity } from './identity.ts'
 import { initRepository } from './repository/open.ts'
@@ -19,7 +21,7 @@ function init(storage: MemStorage) {
   return initVault(storage, { password, cost, signal })
 }
 
-function open(storage: MemStorage, withPassword = password) {
+function open(storage: Storage, withPassword = password) {
   return openVault(storage, { password: withPassword, cost, signal })
 }
 
@@ -71,6 +73,31 @@ test('a password that was changed or removed opens nothing any more', async () =
   await changed.keys.remove('deputy', { signal })
   await assert.rejects(open(storage, 'battery staple'), (e) => isFault(e, 'wrong-key'))
   assert.equal((await changed.repository.listKeys({ signal })).length, 1)
+})
+
+test('a password whose adding or removing was broken off is whole or gone the next time', async () => {
+  for (const crashAt of [0, 1, 2]) {
+    const storage = new MemStorage()
+    await init(storage)
+    const codes = async () => {
+      const vault = await open(storage)
+      return (await vault.check({ signal, readData: true })).map(({ code }) => code)
+    }
+    const adding = await open(withFaults(storage, { crashAt }))
+    await assert.rejects(adding.keys.add('deputy', 'battery staple', { signal }), Crash)
+    await (await open(storage)).keys.add('deputy', 'battery staple', { signal })
+    await open(storage, 'battery staple')
+    // Of a key without a record nobody knows whose it is: the check tells of it.
+    const strangers = crashAt === 1 ? ['stranger'] : []
+    assert.deepEqual(await codes(), strangers)
+    const removing = await open(withFaults(storage, { crashAt }))
+    await assert.rejects(removing.keys.remove('deputy', { signal }), Crash)
+    const vault = await open(storage)
+    await vault.keys.remove('deputy', { signal })
+    await assert.rejects(vault.keys.remove('deputy', { signal }), (e) => isFault(e, 'missing'))
+    assert.equal((await vault.repository.listKeys({ signal })).length, 1 + strangers.length)
+    assert.deepEqual(await codes(), strangers)
+  }
 })
 
 test('a repository without an identity, or a making that was broken off anywhere, is made whole by init', async () => {
