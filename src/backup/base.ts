@@ -3,6 +3,7 @@ import { randomHex } from '#base/ids'
 import type { Log } from '#base/log'
 import type { Progress } from '#base/progress'
 import { formatTimeUs, systemTime } from '#base/time'
+import type { Position } from '#change'
 import type { BaseFacts, Engine } from '#engines'
 import type { BaseRecord, Repository, Vault } from '#vault'
 import { readNodes } from '#vault/repository/tree-reader'
@@ -19,6 +20,8 @@ export type TakeBaseRequest = {
   readonly name?: string | undefined
   readonly form?: 'physical' | 'logical' | undefined
   readonly tags?: readonly string[] | undefined
+  /** Where the log that is being captured ends; else the end of the vault's log counts. */
+  readonly known?: Position | undefined
   readonly parallel: number
   readonly limitBytesPerSecond?: number | undefined
   readonly progress: Progress
@@ -54,6 +57,7 @@ export async function takeBase(request: TakeBaseRequest): Promise<TakenBase> {
     log,
     form: request.form,
     parallel: request.parallel,
+    known: request.known ?? (await endOfLog(request, signal)),
     limitBytesPerSecond: request.limitBytesPerSecond,
     parent: parent && { facts: parent.facts, files: openBaseReader(repository, parent.snapshot) },
   })
@@ -66,6 +70,14 @@ export async function takeBase(request: TakeBaseRequest): Promise<TakenBase> {
     storedBytes: stats.storedBytes,
     tookMs: Math.round(systemTime.monotonicMs() - startedMs),
   }
+}
+
+async function endOfLog(
+  { vault, source }: TakeBaseRequest,
+  signal: AbortSignal,
+): Promise<Position | undefined> {
+  const last = (await vault.archive.spans(source, { signal })).at(-1)
+  return last && { history: last.history, at: last.next }
 }
 
 /** The catalog keeps an engine's facts as JSON: bigints as text. */

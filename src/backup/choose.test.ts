@@ -67,6 +67,26 @@ test('chooseBase() refuses moments before, between and after the windows, and na
   }
 })
 
+test('chooseBase() takes a position of the same text from the history that has it', () => {
+  const [monday] = bases
+  const sunday: BaseRecord = {
+    ...base('sunday', 20),
+    first: { history: 'a.5f', at: '0020' },
+    consistent: { history: 'a.5f', at: '0020' },
+    consistentUs: 2000n * second,
+  }
+  const anew = { ...span(10, 150), history: 'a.5f', lastCommitUs: 3000n * second }
+  const choice = (position: string) =>
+    chooseBase({
+      source: 'shop',
+      bases: [...(monday ? [monday] : []), sunday],
+      spans: [span(90, 300), anew],
+      target: { kind: 'position', at: position },
+    }).base.name
+  assert.equal(choice('0149'), 'sunday')
+  assert.equal(choice('0250'), 'monday')
+})
+
 test('chooseBase() finds positions, and refuses those that nothing reaches', () => {
   assert.equal(choose({ kind: 'position', at: '0250' }).base.name, 'tuesday')
   assert.equal(choose({ kind: 'position', at: '0500' }).base.name, 'friday')

@@ -90,7 +90,7 @@ function outside(source: string, windows: readonly Window[], timeUs: bigint): Fa
 
 function chooseForPosition(input: ChoiceInput, windows: readonly Window[], at: string): Choice {
   for (const window of windows.toReversed()) {
-    const covered = input.spans.some((s) => s.first <= at && at <= s.next)
+    const covered = spansOf(window, input.spans).some((s) => s.first <= at && at <= s.next)
     const bases = basesOf(input, window).filter((b) => b.consistent.at <= at)
     const base = newest(bases)
     if (base && (covered || base.consistent.at === at)) return inWindow(input, window, base)
@@ -103,6 +103,15 @@ function chooseForPosition(input: ChoiceInput, windows: readonly Window[], at: s
       hint: `What can be reached: ${ranges}.`,
     },
   )
+}
+
+/** The log of a window: a log that began anew, in another window, may hold positions of the same text. */
+function spansOf(window: Window, spans: readonly LogSpan[]): readonly LogSpan[] {
+  const { history, at } = window.from
+  const begin = spans.findIndex((span) => span.history === history && span.first <= at)
+  if (begin < 0) return []
+  const end = spans.findIndex((span, index) => index > begin && !span.continues)
+  return spans.slice(begin, end < 0 ? undefined : end)
 }
 
 /** The base alone, as it was when it became consistent. */

@@ -1,3 +1,4 @@
+import { collectSeldom } from '#base/collector'
 import { Fault, isAbort, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import { createProgress, type Progress } from '#base/progress'
@@ -110,6 +111,8 @@ class Protection {
   #baseDue = false
   /** The source no longer has what would follow the vaults' ends: capture begins where the source's log does. */
   #anew = false
+  /** A base is due as soon as capture has begun anew. */
+  #baseFollows = false
   #wakeBases: (() => void) | undefined
 
   constructor(request: ProtectRequest, journal: Journal) {
@@ -146,6 +149,7 @@ class Protection {
       log,
       name: source,
       durability,
+      known: this.#known(),
       onDegraded: (said) => this.#degrade(said),
     })
     this.#log = logSource
@@ -174,6 +178,7 @@ class Protection {
         } else {
           for (const shipper of this.#shippers) shipper.beat(item)
         }
+        if (this.#baseFollows) this.#wakeForBase()
         this.#lag.seen(item, this.#time.now())
         this.#capturing.resolve()
         this.#settle()
@@ -194,8 +199,20 @@ class Protection {
     for (const shipper of this.#shippers) shipper.explainGap(error.message)
     await this.#journal.reset({ signal })
     this.#anew = true
+    this.#baseFollows = true
+  }
+
+  /** The base begins while log is captured again: one that was taken before could lack the log behind it. */
+  #wakeForBase(): void {
+    this.#baseFollows = false
     this.#baseDue = true
     this.#wakeBases?.()
+  }
+
+  /** Where the newest log that is kept anywhere ends. */
+  #known(): Position | undefined {
+    const durable = this.#shippers.flatMap((shipper) => shipper.durable() ?? [])
+    return this.#journal.durable() ?? durable.toSorted(newestFirst)[0]
   }
 
   async #rememberSource(engine: Engine, signal: AbortSignal): Promise<void> {
@@ -252,6 +269,8 @@ class Protection {
     for (;;) {
       const dueMs = lastMs === undefined || this.#baseDue ? 0 : lastMs + this.#request.baseEveryMs
       if (dueMs > this.#time.now()) {
+        // Between bases bytes only pass through: what a base needs is limited as usual.
+        using _seldom = collectSeldom()
         await this.#sleepUntilDue(dueMs - this.#time.now(), signal)
         continue
       }
@@ -294,6 +313,7 @@ class Protection {
         source,
         form: this.#request.form,
         parallel: this.#request.parallel,
+        known: this.#journal.durable(),
         limitBytesPerSecond: this.#request.limitBytesPerSecond,
         progress: this.#base,
         log,

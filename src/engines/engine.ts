@@ -93,6 +93,8 @@ export type BaseOptions = {
   /** Sessions at most. */
   readonly parallel: number
   readonly limitBytesPerSecond?: number | undefined
+  /** Where the log of this source that is kept already ends: tells which history the base is in. */
+  readonly known?: Position | undefined
   /** The last base of this source, for an incremental one where the engine has that. */
   readonly parent?: { readonly facts: BaseFacts; readonly files: BaseReader } | undefined
 }
@@ -103,6 +105,8 @@ export type LogOptions = {
   readonly name: string
   /** `strict`: the source's commits wait for `ack`. */
   readonly durability: 'async' | 'strict'
+  /** Where the log that is kept already ends, also when it is not read on from there: a log that began anew says so. */
+  readonly known?: Position | undefined
   /** The source no longer waits for `ack` though it should, or waits again. */
   readonly onDegraded?: ((said: string | undefined) => void) | undefined
 }

@@ -6,6 +6,7 @@ import { type Catalog, hasRows, isTransactional, selectRows, type Table } from '
 import { type Chunk, chunkTargetBytes, conditionOf, planChunks } from './chunks.ts'
 import { readStamp } from './dump.ts'
 import type { Flavor } from './flavor.ts'
+import { chooseHistory } from './history.ts'
 import {
   catalogPath,
   chunkPath,
@@ -61,6 +62,7 @@ export async function takeLogicalBase(
   })
   const { end, catalog } = snapshot
   const stamp = end && (await readStamp(source.endpoint, source.flavor, end.name, signal))
+  const history = await chooseHistory(source, options.known, signal)
   const at = end
     ? formatPlace({ file: fileNumber(end.name), offset: end.offset, stamp })
     : beginning
@@ -78,7 +80,7 @@ export async function takeLogicalBase(
   await sink.file(loadPath, entry, each(writeScript(objects)))
   const users = await copy.users()
   if (users) await sink.file(usersPath, entry, each([users]))
-  const position = { history: source.history, at }
+  const position = { history, at }
   return {
     engine: 'mysql',
     flavor: source.flavor.family,

@@ -124,7 +124,7 @@ export class FileReader {
       'source-changed',
       `read binary log ${this.#name}: it is not the file of before`,
       {
-        hint: 'The binary logs were reset: protect the server under a new --name, with a new base.',
+        hint: 'The binary logs were reset: a new base backup begins their next history.',
       },
     )
   }

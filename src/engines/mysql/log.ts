@@ -10,6 +10,7 @@ import { findFileOf } from './failover.ts'
 import { type Cursor, FileReader } from './file-reader.ts'
 import type { Flavor } from './flavor.ts'
 import { createGtidSet, type GtidSet } from './gtid.ts'
+import { chooseHistory, serverOf } from './history.ts'
 import { fileNumber, formatPlace, parsePlace } from './position.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
@@ -131,9 +132,9 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     await this.#unlink()
     const control = await Session.open(this.#endpoint, { signal })
     try {
-      const history = await readHistory(control, this.#flavor, signal)
+      const server = await readHistory(control, this.#flavor, signal)
       const files = await readLogFiles(control, signal)
-      const cursor = await this.#start(control, from, history, files, signal)
+      const cursor = await this.#start(control, from, server, files, signal)
       const dump = await Dump.open(this.#endpoint, this.#flavor, cursor.name, {
         signal,
         serverId: this.#serverId,
@@ -142,7 +143,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
       })
       const clockAheadUs = await readClockAhead(control, signal)
       this.#link = { control, dump, files, clockAheadUs }
-      this.#history = history
+      this.#history = cursor.history
       for (const file of files) this.#names.set(fileNumber(file.name), file.name)
       return cursor
     } catch (error) {
@@ -155,27 +156,29 @@ export class BinlogSource implements LogSource, AsyncDisposable {
   async #start(
     control: Session,
     from: Cursor | undefined,
-    history: string,
+    server: string,
     files: readonly LogFile[],
     signal: AbortSignal,
   ): Promise<Cursor> {
     const newest = files.at(-1)
     if (!newest) throw new Fault('refused', 'read binary log: the server keeps none')
     if (!from) {
+      const own = { endpoint: this.#endpoint, flavor: this.#flavor, history: server }
+      const history = await chooseHistory(own, this.#options.known, signal)
       return { history, name: newest.name, place: { file: fileNumber(newest.name), offset: 0 } }
     }
-    if (from.history !== history) {
+    if (serverOf(from.history) !== server) {
       const known = this.#gtids
-      if (!known || known.empty) throw changed(from.history, history)
+      if (!known || known.empty) throw changed(from.history, server)
       const theirs = createGtidSet(
         this.#flavor.family,
         await readAllGtids(control, this.#flavor, signal),
       )
       // What we have and it has not was lost in the failover: our log does not lead to its state.
-      if (!theirs.covers(known)) throw changed(from.history, history)
+      if (!theirs.covers(known)) throw changed(from.history, server)
       const name = await findFileOf(control, this.#flavor, files, known, signal)
-      if (name === undefined) throw changed(from.history, history)
-      return { history, name, place: { file: fileNumber(name), offset: 0 } }
+      if (name === undefined) throw changed(from.history, server)
+      return { history: server, name, place: { file: fileNumber(name), offset: 0 } }
     }
     return continueFrom(from, files)
   }
@@ -220,6 +223,8 @@ export class BinlogSource implements LogSource, AsyncDisposable {
   }
 }
 
+const resetHint = 'The binary logs were reset: a new base backup begins their next history.'
+
 function changed(before: string, now: string): Fault {
   return new Fault('source-changed', `read binary log of ${before}: the server is ${now} now`, {
     hint: 'Take a new base backup of the server that answers at this address.',
@@ -243,7 +248,7 @@ function continueFrom(from: Cursor, files: readonly LogFile[]): Cursor {
       'source-changed',
       `read binary log ${place.file}: the newest is ${newest?.name}`,
       {
-        hint: 'The binary logs were reset: protect the server under a new --name, with a new base.',
+        hint: resetHint,
       },
     )
   }

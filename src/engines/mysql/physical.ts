@@ -11,6 +11,7 @@ import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
 import { readForeignKeys, type Source } from './base.ts'
 import { readStamp } from './dump.ts'
 import type { Flavor } from './flavor.ts'
+import { chooseHistory } from './history.ts'
 import { fileEntry, folderEntry } from './layout.ts'
 import { beginning, fileNumber, formatPlace } from './position.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
@@ -66,7 +67,7 @@ export async function takePhysicalBase(
         : []),
     ]
     const taken = await runBackup(program, args, sink, startedUs, signal)
-    return await describe(source, taken, startedUs, signal)
+    return await describe(source, taken, startedUs, options)
   } finally {
     await rm(folder, { recursive: true, force: true })
   }
@@ -197,11 +198,12 @@ async function describe(
   source: Source,
   taken: Taken,
   startedUs: bigint,
-  signal: AbortSignal,
+  { signal, known }: Pick<BaseOptions, 'signal' | 'known'>,
 ): Promise<BaseFacts> {
-  const { flavor, endpoint, history } = source
+  const { flavor, endpoint } = source
   const [name = '', offset = '', gtids = ''] = taken.info.trim().split(/\t+/)
   const stamp = name === '' ? undefined : await readStamp(endpoint, flavor, name, signal)
+  const history = await chooseHistory(source, known, signal)
   const place = { file: name === '' ? 0 : fileNumber(name), offset: Number(offset), stamp }
   const position = { history, at: name === '' ? beginning : formatPlace(place) }
   await using session = await Session.open(endpoint, { signal })

@@ -49,8 +49,9 @@ export async function planReplay(
   }
   if (!found && target.kind === 'commit') {
     throw new Fault(
-      'missing',
+      'refused',
       `restore to transaction ${target.id}: the archived log has none such`,
+      { hint: 'redoubt window shows what can be restored.' },
     )
   }
   return plan

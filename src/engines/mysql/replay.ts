@@ -23,7 +23,7 @@ import { RowBatch } from './row-batch.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { serverErrorNumber } from './protocol/server-error.ts'
 import { Session } from './protocol/session.ts'
-import { parseFlavor } from './flavor.ts'
+import { type Flavor, parseFlavor } from './flavor.ts'
 import { createGtidSet, type GtidSet } from './gtid.ts'
 import { judge } from './statements.ts'
 import type { Selection } from './targets.ts'
@@ -32,6 +32,8 @@ export type ReplayOptions = {
   readonly endpoint: Endpoint
   readonly archive: LogReader
   readonly first: Position
+  /** The source's. */
+  readonly family: Flavor['family']
   /** Transactions that the base holds: what another server's log repeats of them is passed over. */
   readonly gtids: string
   readonly plan: ReplayPlan
@@ -118,8 +120,7 @@ class Replayer {
     this.#session = session
     this.#options = options
     this.#collations = collations
-    const mariadb = /^\d+-\d+-\d+/.test(options.gtids)
-    this.gtids = createGtidSet(mariadb ? 'mariadb' : 'mysql', options.gtids)
+    this.gtids = createGtidSet(options.family, options.gtids)
   }
 
   async run(): Promise<void> {

@@ -109,7 +109,7 @@ export function restoreTests(start: StartServer): void {
     const missing = await mysql
       .restore(requestOf(base, capture.archive, target.url, { target: { kind: 'commit', id } }))
       .catch((error: unknown) => error)
-    assert.ok(isFault(missing, 'missing'), String(missing))
+    assert.ok(isFault(missing, 'refused'), String(missing))
     assert.deepEqual(await checksums(target), {})
   })
 

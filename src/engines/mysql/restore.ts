@@ -123,10 +123,11 @@ async function replayInto(
   const gtids = request.base.details['gtids'] ?? ''
   if (!request.archive || plan.transactions === 0) return gtids
   const { archive, signal, progress, log } = request
-  const { first, details } = request.base
+  const { first, details, flavor } = request.base
+  const family = flavor === 'mariadb' ? 'mariadb' : 'mysql'
   const nativeForeignKeys = details['native-foreign-keys'] === 'ON'
   const how = { nativeForeignKeys, signal, progress, log }
-  const done = await replay({ ...into, ...how, archive, first, gtids, plan })
+  const done = await replay({ ...into, ...how, archive, first, family, gtids, plan })
   return done.toString()
 }
 

@@ -162,14 +162,14 @@ export async function* readEvents(
     const content = await archive.read(segment.segment, { signal, history: segment.history })
     if (!content) throw new Fault('gap', `read log: segment ${segment.segment} is not there`)
     const isFirst = segment.history === first.history && fileNumber(segment.segment) === from.file
-    yield* readSegment(segment, content, isFirst ? from.offset : 0, options)
+    yield* readSegment(segment, content, isFirst ? from : undefined, options)
   }
 }
 
 async function* readSegment(
   segment: LogSegment,
   content: AsyncIterable<Buffer>,
-  fromOffset: number,
+  from: Place | undefined,
   options: Parameters<typeof readEvents>[2],
 ): AsyncGenerator<LogEvent, void, void> {
   const pull = new Pull(content)
@@ -192,7 +192,7 @@ async function* readSegment(
         throw new Fault('corrupt', `read log segment ${segment.segment}: an event too large`)
       }
       const end = offset + header.sizeBytes
-      const isNew = end > fromOffset
+      const isNew = end > (from?.offset ?? 0)
       const wanted = header.type === eventType.formatDescription || (isNew && options.wants(header))
       let body: Buffer | undefined
       let large: LargeEvent | undefined
@@ -210,6 +210,7 @@ async function* readSegment(
         return cut()
       }
       if (!format) throw new Fault('corrupt', `read log segment ${segment.segment}: no format`)
+      checkStamp(segment, format, from)
       offset = end
       const place = { file: fileNumber(segment.segment), offset, stamp: format.stamp }
       const { history, segment: name } = segment
@@ -221,6 +222,15 @@ async function* readSegment(
   } finally {
     await pull.close()
   }
+}
+
+/** A file of that name which was made after a reset does not lead on from the base. */
+function checkStamp(segment: LogSegment, format: FormatDescription, from: Place | undefined): void {
+  if (from?.stamp === undefined || from.stamp === format.stamp) return
+  throw new Fault(
+    'gap',
+    `read log segment ${segment.segment}: it is not the file that the base saw`,
+  )
 }
 
 function bodyOf(event: Buffer, format: FormatDescription | undefined, segment: LogSegment): Buffer {
