@@ -42,9 +42,11 @@ const blockBytesMax = 256 << 10
 const smallMessageBytes = 32 << 10
 /** How long small reads are gathered: little beside what a part waits to be cut; where every commit waits for it, less. */
 const coalescing = {
-  async: { delayMs: 25, when: 'always' },
+  async: { delayMs: 100, when: 'always' },
   strict: { delayMs: 1, when: 'when-busy' },
 } as const
+/** So far behind the server's log nothing is gathered: a socket that rests holds no more than its buffer. */
+const behindMaxBytes = 128n << 10n
 /** An idle stream looks so often whether there is something to say. */
 const wakeEveryMs = 500
 
@@ -243,8 +245,6 @@ export class PostgresLog implements LogSource, AsyncDisposable {
     const sql = `START_REPLICATION SLOT "${this.#slot}" PHYSICAL ${formatLsn(start)} TIMELINE ${cursor.timeline}`
     wire.sendQuery(sql)
     if (!(await this.#streamBegins(wire, cursor, signal))) return
-    const { delayMs, when } = coalescing[this.#options.durability]
-    wire.coalesce(delayMs, when)
     watch.start(signal)
     this.#timeline = cursor.timeline
     this.#written = cursor.lsn
@@ -279,6 +279,7 @@ export class PostgresLog implements LogSource, AsyncDisposable {
   *#take(wire: Wire, body: Buffer, cutter: BlockCutter): Generator<LogBlock, void, void> {
     const parts: Buffer[] = []
     let first: bigint | undefined
+    let serverEnd = 0n
     let size = 0
     for (let next: Buffer | undefined = body; next; ) {
       const message = decodeStreamMessage(next)
@@ -286,6 +287,7 @@ export class PostgresLog implements LogSource, AsyncDisposable {
         if (message.wantsReply) this.#sendStatus(false)
       } else {
         first ??= message.first
+        serverEnd = message.serverEnd
         parts.push(message.bytes)
         size += message.bytes.length
       }
@@ -295,6 +297,8 @@ export class PostgresLog implements LogSource, AsyncDisposable {
     }
     if (first === undefined) return
     this.#written = first + BigInt(size)
+    const { delayMs, when } = coalescing[this.#options.durability]
+    wire.coalesce(serverEnd - this.#written > behindMaxBytes ? 0 : delayMs, when)
     const [only] = parts
     yield* cutter.cut(first, parts.length === 1 && only ? only : Buffer.concat(parts))
   }
