@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, posix } from 'node:path'
 import { Fault, fromSystem } from '#base/faults'
+import { mortal } from '#base/mortal'
 import { Queue } from '#base/queue'
 import { type Tasks, tasks } from '#base/tasks'
 import { systemTime } from '#base/time'
@@ -95,7 +96,10 @@ async function runBackup(
   timeUs: bigint,
   signal: AbortSignal,
 ): Promise<Taken> {
-  const child = spawn(program, args, { cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(...mortal([program, ...args]), {
+    cwd: '/',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   let said = ''
   child.stderr.on('data', (bytes: Buffer) => {
     said = (said + bytes.toString()).slice(-8000)

@@ -269,7 +269,13 @@ async function intoDirectory(request: RestoreRequest, plan: Plan): Promise<Resto
   if (!start) return { ...filled, next: [...filled.next, `Start the server: ${run}`] }
   const port = await freePort()
   const logFile = join(directory, 'redoubt-server.log')
-  const started = await LocalServer.start({ ...server, port, logFile, defaultsFile })
+  const started = await LocalServer.start({
+    ...server,
+    port,
+    logFile,
+    defaultsFile,
+    outlives: true,
+  })
   started.release()
   log.info('the restored server runs', { pid: started.pid, port })
   return { ...filled, url: `${programs.family}://root@127.0.0.1:${port}/` }

@@ -5,6 +5,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { Fault, fromSystem, isFault } from '#base/faults'
+import { mortal } from '#base/mortal'
 import { makeFolders } from '#base/folders'
 import { systemTime } from '#base/time'
 import type { Endpoint } from './protocol/endpoint.ts'
@@ -89,6 +90,8 @@ export type ServerOptions = {
   readonly defaultsFile?: string | undefined
   /** Who may open it: root without a password in a server that was just made. */
   readonly account?: { readonly user: string; readonly password: string } | undefined
+  /** It is made to run on without us; any other ends with this process, whatever ends that. */
+  readonly outlives?: boolean | undefined
   /** Where the server writes what it has to say; else below its scratch folder, gone with it. */
   readonly logFile?: string | undefined
 }
@@ -134,7 +137,7 @@ export async function runProgram(
   // A server that starts removes temporary tables of others from the folder that it shares with them.
   const folder = await mkdtemp(join(tmpdir(), 'redoubt-program-'))
   if (serverUser) await chown(folder, serverUser.uid, serverUser.gid)
-  const child = spawn(program, args, {
+  const child = spawn(...mortal([program, ...args]), {
     cwd: '/',
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, HOME: '/nonexistent', TMPDIR: folder },
@@ -197,7 +200,9 @@ export class LocalServer implements AsyncDisposable {
       ...(options.settings ?? []).map((setting) => `--${setting}`),
     ]
     const log = openSync(options.logFile ?? join(scratch, 'log'), 'a', 0o600)
-    const child = spawn(programs.server, args, {
+    const mortally = mortal([programs.server, ...args])
+    const [program, all] = options.outlives ? [programs.server, args] : mortally
+    const child = spawn(program, all, {
       cwd: '/',
       stdio: ['ignore', log, log],
       env: { ...process.env, HOME: '/nonexistent', TMPDIR: scratch },

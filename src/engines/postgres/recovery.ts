@@ -205,7 +205,9 @@ export async function recover(
       for (const folder of [dataDir, ...layout.tablespaces.values()]) await giveTo(owner, folder)
     }
     request.progress.phase = 'replay the log'
-    server = await replay(request, { ...options, dataDir, socket: socketOf(place), supply })
+    const outlives = !layout.scratch
+    const socket = socketOf(place)
+    server = await replay(request, { ...options, dataDir, outlives, socket, supply })
     await rm(path.join(dataDir, readyFolder), { recursive: true, force: true })
     await writeAutoConf(dataDir, {})
     const reached = await checkReached(dataDir, request.base, supply)
@@ -220,6 +222,7 @@ export async function recover(
 
 type ReplayOptions = RecoverOptions & {
   readonly dataDir: string
+  readonly outlives: boolean
   readonly socket: string
   readonly supply: WalSupply | undefined
 }

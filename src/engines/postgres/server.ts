@@ -4,6 +4,7 @@ import { chown, open, readFile, stat } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import path from 'node:path'
 import { Fault } from '#base/faults'
+import { mortal } from '#base/mortal'
 import { systemTime } from '#base/time'
 import { readOptional } from './layout.ts'
 import { parseLsn } from './lsn.ts'
@@ -20,6 +21,8 @@ export type StartOptions = {
   readonly settings: Readonly<Record<string, string>>
   readonly logFile: string
   readonly owner: Owner | undefined
+  /** It is made to run on without us; any other ends with this process, whatever ends that. */
+  readonly outlives: boolean
 }
 
 /** A server process that we started. */
@@ -46,7 +49,9 @@ export class StartedServer {
     const flags = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
     const log = openSync(logFile, 'a', 0o600)
     if (owner) await chown(logFile, owner.uid, owner.gid)
-    const child = spawn(path.join(programs.folder, 'postgres'), ['-D', dataDir, ...flags], {
+    const command = [path.join(programs.folder, 'postgres'), '-D', dataDir, ...flags] as const
+    const [program, args] = options.outlives ? [command[0], command.slice(1)] : mortal(command)
+    const child = spawn(program, args, {
       cwd: dataDir,
       stdio: ['ignore', log, log],
       // It outlives us where it is meant to, and Ctrl-C at our terminal is not meant for it.
