@@ -1,4 +1,5 @@
 import { Fault } from '#base/faults'
+import type { BlockWriter, Inspection } from '#base/blocks'
 import type { Progress } from '#base/progress'
 import type { BaseEntry, BaseSink } from '#engines'
 import { type Extent, layChunks, patchFile } from './patched-file.ts'
@@ -40,6 +41,18 @@ export class VaultSink implements BaseSink {
     })
   }
 
+  blocks(path: string, entry: BaseEntry<'file'>, inspection?: Inspection): BlockWriter {
+    const writer = this.#options.saver.writeBlocks({ inspection })
+    return {
+      write: (bytes) => writer.write(bytes),
+      end: async () => {
+        const { blobs, ...written } = await writer.end()
+        this.#add(path, { ...entry, sizeBytes: BigInt(written.sizeBytes), content: blobs })
+        return written
+      },
+    }
+  }
+
   async node(path: string, entry: BaseEntry<'dir' | 'symlink' | 'fifo' | 'socket'>): Promise<void> {
     this.#tree.add(path, entry)
   }
@@ -60,8 +73,13 @@ export class VaultSink implements BaseSink {
     const load = (id: string) => repository.loadBlob('data', id, { signal })
     const content: string[] = []
     for await (const piece of patchFile(chunks, sizeBytes, extents, load)) {
-      if (piece.kind === 'kept') content.push(piece.id)
-      else content.push(...(await this.#saveStream(piece.bytes)).blobs)
+      if (piece.kind === 'kept') {
+        content.push(piece.id)
+        continue
+      }
+      const writer = this.#options.saver.writeBlocks({ offset: piece.offset })
+      for await (const bytes of piece.bytes) await writer.write(bytes)
+      content.push(...(await writer.end()).blobs)
     }
     this.#add(path, { ...entry, content })
   }
@@ -74,11 +92,6 @@ export class VaultSink implements BaseSink {
   #add(path: string, node: NodeBody): void {
     this.#tree.add(path, node)
     this.#options.progress.doneItems += 1
-  }
-
-  #saveStream(content: AsyncIterable<Buffer>) {
-    const { saver, progress } = this.#options
-    return saver.saveContent({ kind: 'stream', read: () => content }, progress)
   }
 
   #chunksOf(ids: readonly string[]) {

@@ -77,3 +77,34 @@ test('patchFile() equals a plain overwrite for random extents', async () => {
     assert.equal((await patch(size, extents)).text, expected.toString(), `round ${round}`)
   }
 })
+
+test('layChunks() keeps to the borders of blocks, also where a file grew', async () => {
+  const mib = 2 ** 20
+  const parts = [
+    { id: 'a', sizeBytes: mib },
+    { id: 'b', sizeBytes: 8192 },
+  ]
+  const chunks = layChunks(parts, 3 * mib + 8192)
+  assert.deepEqual(
+    chunks.map(({ start, end }) => [start, end]),
+    [
+      [0, mib],
+      [mib, mib + 8192],
+      [mib + 8192, 2 * mib],
+      [2 * mib, 3 * mib],
+      [3 * mib, 3 * mib + 8192],
+    ],
+  )
+  const load = async () => Buffer.alloc(8192, 'b')
+  const none = (async function* (): AsyncGenerator<Extent, void, void> {})()
+  const pieces: (string | number[])[] = []
+  for await (const piece of patchFile(chunks, 3 * mib + 8192, none, load)) {
+    if (piece.kind === 'kept') pieces.push(piece.id)
+    else {
+      const bytes = Buffer.concat(await Array.fromAsync(piece.bytes))
+      pieces.push([piece.offset, bytes.length, bytes.indexOf(0)])
+    }
+  }
+  // The last block of the parent is filled up, not followed by another small one.
+  assert.deepEqual(pieces, ['a', [mib, 2 * mib + 8192, 8192]])
+})

@@ -1,4 +1,5 @@
 import { assert, Fault } from '#base/faults'
+import { blockBytes } from '#vault/repository/limits'
 
 export type Extent = { readonly offset: number; readonly bytes: Buffer }
 
@@ -7,14 +8,14 @@ export type Chunk = {
   readonly start: number
   readonly end: number
   readonly id: string | undefined
+  /** The file goes on behind it in the same block: joined with what follows, so that blocks stay whole. */
+  readonly isShort?: boolean | undefined
 }
 
 /** A stretch of the new file: a chunk of the parent as it is, or bytes to be cut anew, consumed before the next piece. */
 export type Piece =
   | { readonly kind: 'kept'; readonly id: string }
-  | { readonly kind: 'changed'; readonly bytes: AsyncIterable<Buffer> }
-
-const zeroChunkBytes = 1 << 20
+  | { readonly kind: 'changed'; readonly offset: number; readonly bytes: AsyncIterable<Buffer> }
 
 /**
  * The chunks that a file of `sizeBytes` starts from: the parent's, those behind the new end left out, the one across it
@@ -26,13 +27,15 @@ export function layChunks(
 ): Chunk[] {
   const chunks: Chunk[] = []
   let at = 0
-  for (const { id, sizeBytes: size } of parent) {
+  for (const [index, { id, sizeBytes: size }] of parent.entries()) {
     if (at >= sizeBytes) break
-    chunks.push({ start: at, end: at + size, id })
-    at += size
+    const end = at + size
+    const isShort = index === parent.length - 1 && end < sizeBytes && end % blockBytes !== 0
+    chunks.push({ start: at, end, id, isShort })
+    at = end
   }
   while (at < sizeBytes) {
-    const end = Math.min(at + zeroChunkBytes, sizeBytes)
+    const end = Math.min(at - (at % blockBytes) + blockBytes, sizeBytes)
     chunks.push({ start: at, end, id: undefined })
     at = end
   }
@@ -52,7 +55,10 @@ export async function* patchFile(
   const feed = new ExtentFeed(extents)
   let index = 0
   const isChanged = async (chunk: Chunk) =>
-    chunk.id === undefined || chunk.end > sizeBytes || (await feed.startsBefore(chunk.end))
+    chunk.id === undefined ||
+    chunk.isShort === true ||
+    chunk.end > sizeBytes ||
+    (await feed.startsBefore(chunk.end))
   async function* run(): AsyncGenerator<Buffer, void, void> {
     for (let chunk = chunks[index]; chunk && (await isChanged(chunk)); chunk = chunks[++index]) {
       yield await patchChunk(chunk, sizeBytes, feed, load)
@@ -61,7 +67,7 @@ export async function* patchFile(
   for (let chunk = chunks[index]; chunk; chunk = chunks[index]) {
     if (await isChanged(chunk)) {
       const before: number = index
-      yield { kind: 'changed', bytes: run() }
+      yield { kind: 'changed', offset: chunk.start, bytes: run() }
       assert(index > before, 'a changed run is consumed before the next piece is asked for')
     } else {
       assert(chunk.id !== undefined, 'a kept chunk is a stored one')

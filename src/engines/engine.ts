@@ -1,3 +1,4 @@
+import type { BlockWriter, Inspection } from '#base/blocks'
 import type { Progress } from '#base/progress'
 import type { Log } from '#base/log'
 import type { Commit, LogReader, LogSource, Position, Target } from '#change'
@@ -63,6 +64,11 @@ export interface BaseSink {
     entry: BaseEntry<'file'>,
     extents: AsyncIterable<{ readonly offset: number; readonly bytes: Buffer }>,
   ): Promise<void>
+  /**
+   * A regular file whose bytes change in place: stored in blocks at fixed offsets, so that those which did not change are
+   * found again. The inspection runs where the blocks are stored; `end` tells what it said.
+   */
+  blocks(path: string, entry: BaseEntry<'file'>, inspection?: Inspection): BlockWriter
   /** A directory, symlink or other node. */
   node(path: string, entry: BaseEntry<'dir' | 'symlink' | 'fifo' | 'socket'>): Promise<void>
 }

@@ -2,6 +2,12 @@ import { createReadStream, createWriteStream } from 'node:fs'
 import { cp, mkdir, open, readdir, stat, symlink, truncate } from 'node:fs/promises'
 import path from 'node:path'
 import { pipeline } from 'node:stream/promises'
+import {
+  type BlockWriter,
+  type CreateInspector,
+  inspectorScratchBytes,
+  type Inspection,
+} from '#base/blocks'
 import type { BaseEntry, BaseFile, BaseReader, BaseSink } from '#engines'
 
 /** A base backup kept as plain files in a directory, made from a parent's directory where one is given. */
@@ -24,6 +30,28 @@ export class DirectoryBase implements BaseSink, BaseReader {
     const target = await this.#place(name)
     await pipeline(content, createWriteStream(target, { mode: entry.mode }))
     this.whole.push(name)
+  }
+
+  blocks(name: string, entry: BaseEntry<'file'>, inspection?: Inspection): BlockWriter {
+    const parts: Buffer[] = []
+    return {
+      write: (bytes) => {
+        parts.push(Buffer.from(bytes))
+        return undefined
+      },
+      end: async () => {
+        const bytes = Buffer.concat(parts)
+        const file = [bytes].values()
+        await this.file(
+          name,
+          entry,
+          (async function* () {
+            yield* file
+          })(),
+        )
+        return { sizeBytes: bytes.length, said: inspection ? await inspect(bytes, inspection) : [] }
+      },
+    }
   }
 
   async patch(
@@ -85,4 +113,23 @@ export class DirectoryBase implements BaseSink, BaseReader {
       .map((entry) => path.relative(this.path, path.join(entry.parentPath, entry.name)))
       .toSorted()
   }
+}
+
+declare const WebAssembly: {
+  Memory: new (size: { initial: number }) => { readonly buffer: ArrayBuffer }
+}
+const blockBytes = 64 * 1024
+
+/** As a saver's worker does it, in small blocks. */
+async function inspect(bytes: Buffer, { module, setup }: Inspection): Promise<unknown[]> {
+  const { createInspector } = (await import(module)) as { createInspector: CreateInspector }
+  const memory = new WebAssembly.Memory({ initial: 3 })
+  const look = createInspector({ memory, scratchAt: 0, scratchBytes: inspectorScratchBytes })
+  const said: unknown[] = []
+  for (let at = 0; at < bytes.length; at += blockBytes) {
+    const block = bytes.subarray(at, at + blockBytes)
+    Buffer.from(memory.buffer).set(block, 65_536)
+    said.push(look(65_536, block.length, at, setup))
+  }
+  return said
 }

@@ -4,6 +4,7 @@
 // Layout of the memory, which the caller owns; caller's data starts at 65536:
 //    8192  reduction table, 256 x u64       10240  removal table, 256 x u64
 //   16384  state of the functions below     20480  one-time key of 32 bytes, then the tag of 16 bytes
+//   32768  scratch memory of those who look at blocks: 32 KiB
 const REDUCE: usize = 8192;
 const REMOVE: usize = 10240;
 const STATE: usize = 16384;

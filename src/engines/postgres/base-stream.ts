@@ -1,9 +1,8 @@
-import { createHash, type Hash } from 'node:crypto'
 import { Fault } from '#base/faults'
 import { Queue } from '#base/queue'
 import type { BaseEntry } from '#engines'
 import { decodeIncrementalHead, type IncrementalHead } from './incremental.ts'
-import type { DamagedPage, PageCheck } from './pages.ts'
+import { type Crc32c, formatCrc32c } from './page-sums.ts'
 import { type TarEntry, TarReader } from './tar.ts'
 
 /** What waits of one file for the sink. */
@@ -11,7 +10,8 @@ const fileQueueBytes = 4 << 20
 /** Files that are rewritten here are small. */
 const smallFileBytesMax = 1 << 20
 
-export type Written = { readonly sizeBytes: number; readonly sum: string | undefined }
+/** What came of a file: compared with the manifest. */
+export type Taken = { readonly sizeBytes: number; readonly sum: string }
 
 /** A tar archive of the backup, and where its paths belong. */
 export class ArchiveReader extends TarReader {
@@ -30,30 +30,28 @@ export class ArchiveReader extends TarReader {
   }
 }
 
-/** A file on its way from the archive to the sink, summed and checked as it passes. */
+/** A file that is rewritten on its way from the archive to the sink, summed as it passes. */
 export class OpenFile {
   readonly path: string
   readonly entry: TarEntry
   readonly queue = new Queue<Buffer>(fileQueueBytes)
-  readonly #hash: Hash = createHash('sha256')
-  readonly #pages: PageCheck | undefined
+  readonly #crc: Crc32c
+  #sum = 0
   #sizeBytes = 0
 
-  constructor(path: string, entry: TarEntry, pages: PageCheck | undefined) {
+  constructor(path: string, entry: TarEntry, crc: Crc32c) {
     this.path = path
     this.entry = entry
-    this.#pages = pages
+    this.#crc = crc
   }
 
   take(bytes: Buffer): void {
     this.#sizeBytes += bytes.length
-    this.#hash.update(bytes)
-    this.#pages?.feed(bytes)
+    this.#sum = this.#crc.extend(this.#sum, bytes)
   }
 
-  finish(): Written & { readonly damaged: readonly DamagedPage[] } {
-    const sum = this.#hash.digest('hex')
-    return { sizeBytes: this.#sizeBytes, sum, damaged: this.#pages?.damaged ?? [] }
+  get taken(): Taken {
+    return { sizeBytes: this.#sizeBytes, sum: formatCrc32c(this.#sum) }
   }
 }
 

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import type { BlockWriter } from '#base/blocks'
 import { Fault, isFault } from '#base/faults'
 import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
 import { clockUs, isSoundNow, readSettings, readSuperuser } from './base-facts.ts'
@@ -11,14 +11,16 @@ import {
   once,
   OpenFile,
   readHead,
-  type Written,
+  type Taken,
 } from './base-stream.ts'
 import { type Address, openSession, openWalSender, type Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
 import { type Extent, toExtents, wholePath, wholeSizeBytes } from './incremental.ts'
 import { positionOf } from './lsn.ts'
 import { formatManifest, type Manifest, type ManifestFile, parseManifest } from './manifest.ts'
-import { type DamagedPage, firstBlockOf, isSound, PageCheck } from './pages.ts'
+import { inspectPages, joinSaid } from './page-inspector.ts'
+import { Crc32c, formatCrc32c } from './page-sums.ts'
+import { type DamagedPage, damagedMax, firstBlockOf, isSound } from './pages.ts'
 import {
   type BackupEvent,
   readBackup,
@@ -28,7 +30,7 @@ import {
 import type { Wire } from './protocol/wire.ts'
 import type { TarEntry } from './tar.ts'
 
-/** Files that the sink works on at a time: small ones overlap, so that all its workers are busy. */
+/** Files that are rewritten at a time. The others are bounded by the sink's blocks. */
 const openFilesMax = 16
 /** A manifest is held in memory: some 150 bytes for each file of the cluster. */
 const manifestBytesMax = 1 << 30
@@ -89,12 +91,15 @@ class BaseTaker {
   readonly #sink: BaseSink
   readonly #options: BaseOptions
   readonly #incremental: boolean
-  readonly #written = new Map<string, Written>()
+  readonly #taken = new Map<string, Taken>()
+  readonly #crc = new Crc32c()
   readonly #patched = new Map<string, { readonly from: string; readonly sizeBytes: number }>()
   readonly #damaged: DamagedPage[] = []
   readonly #inFlight = new Set<Promise<void>>()
   readonly #manifest: Buffer[] = []
   #failure: { readonly error: unknown } | undefined
+  /** The file whose bytes come now: stored as it is, or rewritten. */
+  #blocks: { readonly path: string; readonly writer: BlockWriter } | undefined
   #openFile: OpenFile | undefined
   /** The label as stored, when it is not as it came. */
   #label: Buffer | undefined
@@ -242,6 +247,8 @@ class BaseTaker {
       if (event.kind === 'entry') await this.#begin(archive.rooted(event.entry.path), event.entry)
       else if (event.kind === 'bytes') {
         const open = this.#openFile
+        const wait = this.#blocks?.writer.write(event.bytes)
+        if (wait) await wait
         if (!open) continue
         open.take(event.bytes)
         await open.queue.push(event.bytes, event.bytes.length, signal)
@@ -263,41 +270,55 @@ class BaseTaker {
       await sink.node(path, { ...attributes(entry), kind: 'symlink', target })
       return
     }
+    const whole = this.#incremental ? wholePath(path) : undefined
+    if (whole === undefined && !(this.#incremental && path === 'backup_label')) {
+      this.#sizeBytes += BigInt(entry.sizeBytes)
+      const writer = sink.blocks(path, fileEntry(entry, entry.sizeBytes), this.#inspection(path))
+      this.#blocks = { path, writer }
+      return
+    }
     while (this.#inFlight.size >= openFilesMax) await Promise.race(this.#inFlight)
-    const open = new OpenFile(path, entry, this.#pageCheck(path))
+    const open = new OpenFile(path, entry, this.#crc)
     this.#openFile = open
-    const job: Promise<void> = this.#store(open)
+    const stored = whole === undefined ? this.#storeLabel(open) : this.#storePatch(open, whole)
+    this.#own(
+      stored.catch((error: unknown) => {
+        open.queue.end(error)
+        throw error
+      }),
+    )
+  }
+
+  #own(work: Promise<void>): void {
+    const job: Promise<void> = work
       .catch((error: unknown) => {
         this.#failure ??= { error }
-        open.queue.end(error)
       })
       .finally(() => this.#inFlight.delete(job))
     this.#inFlight.add(job)
   }
 
-  #pageCheck(path: string): PageCheck | undefined {
-    if (!this.#facts.dataChecksums) return undefined
-    const block = firstBlockOf(path)
-    return block === undefined ? undefined : new PageCheck(path, block, this.#start)
+  #inspection(path: string) {
+    const { dataChecksums, versionNumber } = this.#facts
+    const firstBlock = dataChecksums ? firstBlockOf(path) : undefined
+    return inspectPages({ firstBlock, before: this.#start, isSummed: versionNumber >= 130_000 })
   }
 
   #endFile(): void {
-    const open = this.#openFile
-    if (!open) return
+    const [blocks, open] = [this.#blocks, this.#openFile]
+    this.#blocks = undefined
     this.#openFile = undefined
-    const { sizeBytes, sum, damaged } = open.finish()
-    this.#written.set(open.path, { sizeBytes, sum })
-    this.#damaged.push(...damaged)
+    if (blocks) this.#own(this.#endBlocks(blocks.path, blocks.writer))
+    if (!open) return
+    this.#taken.set(open.path, open.taken)
     open.queue.end()
   }
 
-  async #store(open: OpenFile): Promise<void> {
-    const { path, entry } = open
-    const whole = this.#incremental ? wholePath(path) : undefined
-    if (whole !== undefined) return this.#storePatch(open, whole)
-    if (this.#incremental && path === 'backup_label') return this.#storeLabel(open)
-    this.#sizeBytes += BigInt(entry.sizeBytes)
-    await this.#sink.file(path, fileEntry(entry, entry.sizeBytes), open.queue)
+  async #endBlocks(path: string, writer: BlockWriter): Promise<void> {
+    const written = await writer.end()
+    const { sum, damaged } = joinSaid(written)
+    this.#taken.set(path, { sizeBytes: written.sizeBytes, sum })
+    for (const page of damaged.slice(0, damagedMax)) this.#damaged.push({ path, page })
   }
 
   async #storePatch(open: OpenFile, whole: string): Promise<void> {
@@ -347,15 +368,15 @@ class BaseTaker {
 
   #compare(manifest: Manifest): void {
     for (const file of manifest.files) {
-      const written = this.#written.get(file.path)
-      if (!written) throw new Fault('corrupt', `check the base: '${file.path}' did not come`)
-      if (written.sizeBytes !== file.sizeBytes) {
+      const taken = this.#taken.get(file.path)
+      if (!taken) throw new Fault('corrupt', `check the base: '${file.path}' did not come`)
+      if (taken.sizeBytes !== file.sizeBytes) {
         throw new Fault(
           'corrupt',
-          `check the base: '${file.path}' has ${written.sizeBytes} bytes, its manifest says ${file.sizeBytes}`,
+          `check the base: '${file.path}' has ${taken.sizeBytes} bytes, its manifest says ${file.sizeBytes}`,
         )
       }
-      if (file.checksum !== undefined && file.checksum !== written.sum) {
+      if (file.checksum !== undefined && file.checksum !== taken.sum) {
         throw new Fault(
           'corrupt',
           `check the base: '${file.path}' has another checksum than its manifest says`,
@@ -376,8 +397,8 @@ class BaseTaker {
       return { path, sizeBytes: patched.sizeBytes, modified: file.modified }
     }
     if (file.path !== 'backup_label' || !this.#label) return file
-    const checksum = createHash('sha256').update(this.#label).digest('hex')
-    return { ...file, sizeBytes: this.#label.length, algorithm: 'SHA256', checksum }
+    const checksum = formatCrc32c(this.#crc.extend(0, this.#label))
+    return { ...file, sizeBytes: this.#label.length, algorithm: 'CRC32C', checksum }
   }
 
   // A page that was written while it was read looks damaged for a moment: what looks so is read again.

@@ -2,7 +2,7 @@ import { isNewPage, pageChecksum, pageLsn, storedChecksum } from './pages.kernel
 
 const pageBytes = 8192
 /** Of one file so many damaged pages are named. */
-const damagedMax = 20
+export const damagedMax = 20
 
 /** A page whose checksum is wrong. */
 export type DamagedPage = { readonly path: string; readonly page: number }

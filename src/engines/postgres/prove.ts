@@ -8,7 +8,8 @@ import type { Check, EngineKind } from '#engines'
 import type { Session } from './connection.ts'
 import { manifestName } from './base.ts'
 import type { Layout } from './layout.ts'
-import { parseManifest } from './manifest.ts'
+import { type ManifestFile, parseManifest } from './manifest.ts'
+import { Crc32c, formatCrc32c } from './page-sums.ts'
 import { firstBlockOf, PageCheck } from './pages.ts'
 import { ScratchCluster } from './scratch.ts'
 
@@ -75,7 +76,7 @@ async function checkManifest(layout: Layout, signal: AbortSignal): Promise<Check
     const there = await stat(full).catch(() => undefined)
     sizeBytes += entry.sizeBytes
     if (there?.size !== entry.sizeBytes) wrong.push(`${entry.path}: size`)
-    else if (entry.checksum !== undefined && (await sumOf(full)) !== entry.checksum) {
+    else if (entry.checksum !== undefined && (await sumOf(full, entry)) !== entry.checksum) {
       wrong.push(`${entry.path}: checksum`)
     }
   }
@@ -98,12 +99,17 @@ function isReplaced(name: string): boolean {
   )
 }
 
-async function sumOf(file: string): Promise<string> {
-  const hash = createHash('sha256')
-  for await (const bytes of createReadStream(file, { highWaterMark: 1 << 20 })) {
-    hash.update(bytes as Buffer)
+async function sumOf(file: string, { algorithm }: ManifestFile): Promise<string> {
+  const bytes = createReadStream(file, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>
+  if (algorithm !== 'CRC32C') {
+    const hash = createHash((algorithm ?? '').toLowerCase())
+    for await (const part of bytes) hash.update(part)
+    return hash.digest('hex')
   }
-  return hash.digest('hex')
+  const crc = new Crc32c()
+  let sum = 0
+  for await (const part of bytes) sum = crc.extend(sum, part)
+  return formatCrc32c(sum)
 }
 
 // The server copies each table to nowhere: every row is found, detoasted and put out.

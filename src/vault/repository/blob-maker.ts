@@ -1,10 +1,12 @@
 import { sha256 } from './blob-id.ts'
 import { Chunker, chunkerBytes } from './chunker.ts'
-import { compressionLevels, type CompressionMode } from './compression.ts'
+import type { InspectorRoom } from '#base/blocks'
+import { blockLevel, compressionLevels, type CompressionMode } from './compression.ts'
 import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import { BlobTable, idWords, type SharedTable } from './index/blob-table.ts'
 import { Kernels, kernelDataAt } from './kernels.ts'
-import { chunkBytesMin } from './limits.ts'
+import { blockBytes, chunkBytesMin } from './limits.ts'
+import { copyBytes } from './native-calls.ts'
 import { BlobSealer, Packer, type OpenPack, type PackMemory } from './packer.ts'
 import type { BlobType } from './repository.ts'
 import { createZstd, type Zstd } from './zstd.ts'
@@ -29,6 +31,11 @@ export type MakerSetup = {
 /** One thread's part of a saver: cuts, hashes, deduplicates, and gathers new blobs into packs. */
 export class BlobMaker implements Disposable {
   readonly chunkers: readonly Chunker[]
+  /** Where a block lies while it is made into a blob, and what inspectors need to look at it. */
+  readonly inspectorRoom: InspectorRoom
+  readonly blockAt: number
+  readonly #block: Buffer
+  readonly #blockLevel: number
   readonly cipher: EnvelopeCipher
   readonly #table: BlobTable
   readonly #zstd: Zstd
@@ -42,10 +49,14 @@ export class BlobMaker implements Disposable {
     onFull: (pack: OpenPack) => void,
     takeRoom: (type: BlobType) => PackMemory,
   ) {
-    const kernels = new Kernels(setup.chunkers * chunkerBytes)
+    const kernels = new Kernels(setup.chunkers * chunkerBytes + blockBytes)
     kernels.usePolynomial(BigInt(`0x${setup.polynomial}`))
     const places = Array.from({ length: setup.chunkers }, (_, i) => kernelDataAt + i * chunkerBytes)
     this.chunkers = places.map((place) => new Chunker(kernels, place))
+    this.inspectorRoom = kernels.inspectorRoom
+    this.blockAt = kernelDataAt + setup.chunkers * chunkerBytes
+    this.#block = kernels.bytes.subarray(this.blockAt, this.blockAt + blockBytes)
+    this.#blockLevel = blockLevel(setup.mode)
     this.cipher = new EnvelopeCipher(setup.keys, kernels)
     this.#table = new BlobTable({ shared: setup.table })
     this.#saver = setup.saver
@@ -62,16 +73,28 @@ export class BlobMaker implements Disposable {
     this.#packers = { data: createPacker('data'), tree: createPacker('tree') }
   }
 
+  /** Takes a copy of the block to `blockAt`; `take` then makes a blob of it. */
+  hold(block: Buffer): Buffer {
+    const held = this.#block.subarray(0, block.length)
+    copyBytes(held, block)
+    return held
+  }
+
+  /** As `take`, for what `hold` returned. */
+  takeHeld(block: Buffer): Buffer {
+    return this.take(block, this.#blockLevel)
+  }
+
   /** Makes sure that the chunk is, or will be, stored; returns its id. */
-  take(chunk: Buffer): Buffer {
+  take(chunk: Buffer, level?: number): Buffer {
     const id = chunk.length === zeros.length && chunk.equals(zeros) ? zerosId : sha256(chunk)
-    if (this.#table.claim(idWords(id), false, this.#saver)) this.store('data', id, chunk)
+    if (this.#table.claim(idWords(id), false, this.#saver)) this.store('data', id, chunk, level)
     return id
   }
 
   /** Stores a blob that the caller has claimed. */
-  store(type: BlobType, id: Uint8Array, plain: Uint8Array): void {
-    const length = this.#packers[type].add(id, plain)
+  store(type: BlobType, id: Uint8Array, plain: Uint8Array, level?: number): void {
+    const length = this.#packers[type].add(id, plain, level)
     this.added[type === 'tree' ? 'treeBlobs' : 'dataBlobs']++
     this.added.plainBytes += BigInt(plain.length)
     this.added.storedBytes += BigInt(length)

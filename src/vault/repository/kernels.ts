@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs'
+import { inspectorScratchBytes, type InspectorRoom, type WebMemory } from '#base/blocks'
 import { Fault } from '#base/faults'
 import { copyBytes } from './native-calls.ts'
 import { removalTables } from './polynomial.ts'
 
 // The part of the WebAssembly interface that is used here; node's own types leave it to the DOM's.
-type Memory = { readonly buffer: ArrayBuffer }
 declare const WebAssembly: {
   Module: new (bytes: Uint8Array) => object
-  Memory: new (size: { initial: number; maximum: number }) => Memory
+  Memory: new (size: { initial: number; maximum: number }) => WebMemory
   Instance: new (module: object, imports: object) => { readonly exports: unknown }
 }
 
@@ -21,6 +21,8 @@ type Exports = {
 const pageBytes = 65_536
 const keyAt = 20_480
 const tagAt = keyAt + 32
+/** What inspectors of foreign blocks work with. */
+const scratchAt = 32_768
 /** Where the memory that belongs to the caller begins. */
 export const kernelDataAt = pageBytes
 
@@ -53,19 +55,33 @@ export class Kernels {
   readonly #calls: Exports
   readonly #windowAt: number
   readonly #window: Buffer
+  readonly #memory: WebMemory
+  #polynomial: bigint | undefined
 
   constructor(dataBytes = 0) {
     const pages = 1 + Math.ceil((dataBytes + windowBytes) / pageBytes)
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
     const instance = new WebAssembly.Instance(compile(), { env: { memory } })
     this.#calls = instance.exports as Exports
+    this.#memory = memory
     this.bytes = Buffer.from(memory.buffer)
     this.#windowAt = this.bytes.length - windowBytes
     this.#window = this.bytes.subarray(this.#windowAt)
   }
 
+  /** Memory and scratch room for whoever looks at bytes that lie here. */
+  get inspectorRoom(): InspectorRoom {
+    return { memory: this.#memory, scratchAt, scratchBytes: inspectorScratchBytes }
+  }
+
   /** Sets the polynomial that `findCut` works with. */
   usePolynomial(polynomial: bigint): void {
+    this.#polynomial = polynomial
+  }
+
+  // Not before the first cut: what is stored in blocks alone does without.
+  #makeTables(polynomial: bigint): void {
+    this.#polynomial = undefined
     const { reduce, remove } = removalTables(polynomial)
     for (let i = 0; i < 256; i++) {
       this.bytes.writeBigUInt64LE(BigInt.asUintN(64, reduce[i] ?? 0n), 8192 + i * 8)
@@ -78,6 +94,7 @@ export class Kernels {
    * under `mask`; 0 when there is none.
    */
   findCut(at: number, end: number, mask: number): number {
+    if (this.#polynomial !== undefined) this.#makeTables(this.#polynomial)
     return this.#calls.findCut(at, end, mask)
   }
 

@@ -5,6 +5,9 @@ export const chunkBytesMax = 8 * 1024 * 1024
 /** A cut is where the low bits of the fingerprint are zero: one in 2^20 positions. */
 export const chunkMask = 2 ** 20 - 1
 
+/** Files that are written in place, such as a database's, are cut at multiples of this size. */
+export const blockBytes = 1024 * 1024
+
 /** An open pack is closed once it holds this much. */
 export const packBytesTarget = 16 * 1024 * 1024
 /** A pack of one empty blob, header and all: nothing shorter is a pack. */

@@ -55,10 +55,10 @@ export class BlobSealer {
   }
 
   /** The zstd frame of `plain`, or `plain` itself when that is no longer; holds until the next call. */
-  compress(plain: Uint8Array): Uint8Array {
+  compress(plain: Uint8Array, level?: number): Uint8Array {
     if (plain.length === 0) return plain
     const packed = this.#packed.room(this.#zstd.bound(plain.length))
-    const size = this.#zstd.compress(plain, packed)
+    const size = this.#zstd.compress(plain, packed, level)
     return size < plain.length ? packed.subarray(0, size) : plain
   }
 
@@ -112,9 +112,9 @@ export class Packer {
     this.#takeRoom = options.takeRoom
   }
 
-  /** Adds a blob; returns what it takes in its pack. */
-  add(id: Uint8Array, plain: Uint8Array): number {
-    const payload = this.#isCompressing ? this.#sealer.compress(plain) : plain
+  /** Adds a blob; returns what it takes in its pack. `level` is one for this blob alone. */
+  add(id: Uint8Array, plain: Uint8Array, level?: number): number {
+    const payload = this.#isCompressing ? this.#sealer.compress(plain, level) : plain
     const slot = randomInt(openPacksMax)
     const pack = (this.#open[slot] ??= createOpenPack(this.#type, this.#takeRoom()))
     makeRoom(pack, payload.length + envelopeOverheadBytes)

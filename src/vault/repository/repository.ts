@@ -1,3 +1,4 @@
+import type { BlockWriter, Inspection, Written } from '#base/blocks'
 import type { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import type { Time } from '#base/time'
@@ -76,6 +77,11 @@ export type SaverStats = {
   readonly storedBytes: bigint
 }
 
+/** Also tells the blobs. */
+export interface BlobWriter extends BlockWriter {
+  end(): Promise<Written & { readonly blobs: readonly string[] }>
+}
+
 /**
  * Writes blobs: content is cut, hashed, deduplicated, compressed, encrypted and packed by worker threads.
  * Calls may overlap. Nothing counts before `finish`, which flushes packs, then indexes.
@@ -87,6 +93,13 @@ export interface BlobSaver extends AsyncDisposable {
    * Returns its id; may wait while uploads lag behind.
    */
   saveBlob(type: BlobType, plain: Uint8Array, options?: { again?: boolean }): Promise<string>
+  /** A file whose bytes change in place, such as a database's: cut at fixed offsets instead of by content. */
+  writeBlocks(options?: {
+    /** Looks at each block on the thread that stores it. */
+    readonly inspection?: Inspection | undefined
+    /** Where in its file the first byte stands: borders are multiples of `blockBytes` there. */
+    readonly offset?: number | undefined
+  }): BlobWriter
   finish(): Promise<SaverStats>
 }
 

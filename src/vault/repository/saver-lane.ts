@@ -34,6 +34,8 @@ export class Lane {
   readonly files = new Set<number>()
   readonly streams = new Set<number>()
   blobBytes = 0
+  /** Blocks on their way. */
+  blocks = 0
   /** It works at a large file, and takes no other files until that is done. */
   isBusy = false
 

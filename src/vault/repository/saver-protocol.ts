@@ -1,3 +1,4 @@
+import type { Inspection } from '#base/blocks'
 import type { Code } from '#base/faults'
 import type { MakerSetup } from './blob-maker.ts'
 import type { Hole } from '#change/tree'
@@ -49,6 +50,16 @@ export type ToWorker =
       }[]
       readonly bytes: ArrayBuffer
     }
+  /** A block that is to become one blob; its memory is the saver's again with `saved`. */
+  | {
+      readonly kind: 'block'
+      readonly job: number
+      readonly bytes: SharedArrayBuffer
+      readonly size: number
+      /** Where it stands in its file. */
+      readonly offset: number
+      readonly inspection: Inspection | undefined
+    }
   /** The memory of a pack that is stored. */
   | { readonly kind: 'room'; readonly type: BlobType; readonly bytes: SharedArrayBuffer }
   | { readonly kind: 'flush' }
@@ -88,6 +99,8 @@ export type FromWorker =
   | { readonly kind: 'failed'; readonly code: Code; readonly message: string }
   /** Blobs are packed; their sizes and weights are no longer on the way. */
   | { readonly kind: 'stored'; readonly weightBytes: number }
+  /** A block's id, and what its inspector said. */
+  | { readonly kind: 'saved'; readonly job: number; readonly id: string; readonly said: unknown }
   | { readonly kind: 'pack'; readonly id: string; readonly pack: PackParts }
   | {
       readonly kind: 'flushed'

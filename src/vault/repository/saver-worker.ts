@@ -1,4 +1,7 @@
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
 import { parentPort, receiveMessageOnPort, workerData, type MessagePort } from 'node:worker_threads'
+import type { CreateInspector, Inspect } from '#base/blocks'
 import { assert, isFault } from '#base/faults'
 import { BlobMaker } from './blob-maker.ts'
 import { sha256Hex } from './blob-id.ts'
@@ -49,6 +52,7 @@ class SaverWorker implements Disposable {
   readonly #deferred: ToWorker[] = []
   #results: JobResult[] = []
   #resultIds: Buffer[] = []
+  readonly #inspectors = new Map<string, Inspect>()
   #isBusyWithLarge = false
 
   constructor(port: MessagePort, setup: WorkerSetup) {
@@ -94,6 +98,8 @@ class SaverWorker implements Disposable {
         return this.#endStream(message.job)
       case 'blobs':
         return this.#storeBlobs(message)
+      case 'block':
+        return this.#saveBlock(message)
       case 'room':
         return this.#giveRoom(message.type, Buffer.from(message.bytes))
       case 'flush':
@@ -246,6 +252,25 @@ class SaverWorker implements Disposable {
       at += size
     }
     this.#post({ kind: 'stored', weightBytes: at + entries.length * blobWeightBytes })
+  }
+
+  #saveBlock({ job, bytes, size, offset, inspection }: Extract<ToWorker, { kind: 'block' }>): void {
+    const block = this.#maker.hold(Buffer.from(bytes, 0, size))
+    const inspect = inspection && this.#inspector(inspection.module)
+    const said = inspect?.(this.#maker.blockAt, size, offset, inspection?.setup)
+    const id = this.#maker.takeHeld(block).toString('hex')
+    this.#checkStop()
+    this.#post({ kind: 'saved', job, id, said })
+  }
+
+  #inspector(module: string): Inspect {
+    const known = this.#inspectors.get(module)
+    if (known) return known
+    const load = createRequire(import.meta.url)
+    const { createInspector } = load(fileURLToPath(module)) as { createInspector: CreateInspector }
+    const inspect = createInspector(this.#maker.inspectorRoom)
+    this.#inspectors.set(module, inspect)
+    return inspect
   }
 
   #storePack(pack: OpenPack): void {

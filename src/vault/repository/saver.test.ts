@@ -3,12 +3,14 @@ import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
+import type { Inspection } from '#base/blocks'
 import { Fault, isFault } from '#base/faults'
 import type { Content } from '#change/tree'
 import type { Storage } from '#storage'
 import { MemStorage } from '#storage/mem'
 import { withFaults } from '#storage/wrap/fault'
 import { Scratch } from '../../../test/support/scratch.ts'
+import { blockBytes } from './limits.ts'
 import { initRepository, openRepository } from './open.ts'
 import type { Repository, SavedContent } from './repository.ts'
 
@@ -290,4 +292,59 @@ test('whatever operation a saver dies at, what the indexes list can be read', as
     await repository.loadIndex({ signal })
     for (const blob of repository.blobs()) await repository.loadBlob(blob.type, blob.id, { signal })
   }
+})
+
+test('files in blocks are cut at fixed offsets, inspected, and found again when a page changed', async () => {
+  const storage = new MemStorage()
+  const repository = await make(storage)
+  await using saver = await repository.openSaver({ signal, workers: 2 })
+  const save = async (bytes: Buffer, piece: number, inspection?: Inspection) => {
+    const writer = saver.writeBlocks({ inspection })
+    for (let at = 0; at < bytes.length; at += piece) {
+      // The writer has its own copy: the caller reads the next bytes into the same memory.
+      const part = Buffer.from(bytes.subarray(at, at + piece))
+      await writer.write(part)
+      part.fill(0xee)
+    }
+    return writer.end()
+  }
+  const bytes = randomBytes(40 * blockBytes + 5000)
+  const module = new URL('testdata/inspector.ts', import.meta.url).href
+  const [first, empty] = await Promise.all([
+    save(bytes, 32_768, { module, setup: 7 }),
+    save(Buffer.alloc(0), 10),
+  ])
+  assert.equal(first.sizeBytes, bytes.length)
+  assert.equal(first.blobs.length, 41)
+  assert.deepEqual(empty.blobs, [])
+  const said = Array.from({ length: 41 }, (_, i) => {
+    const block = bytes.subarray(i * blockBytes, (i + 1) * blockBytes)
+    return { first: block[0], last: block.at(-1), offset: i * blockBytes, setup: 7 }
+  })
+  assert.deepEqual(first.said, said)
+  bytes[7 * blockBytes + 77] = (bytes[7 * blockBytes + 77] ?? 0) ^ 1
+  const second = await save(bytes, 100_001)
+  const differing = second.blobs.flatMap((id, i) => (id === first.blobs[i] ? [] : [i]))
+  assert.deepEqual(differing, [7])
+  const late = saver.writeBlocks({ offset: 3 * blockBytes - 10 })
+  await late.write(bytes.subarray(0, blockBytes))
+  assert.equal((await late.end()).blobs.length, 2)
+  const stats = await saver.finish()
+  assert.equal(stats.dataBlobs, 41 + 1 + 2)
+  assert.deepEqual(await load(storage, { ...second, sizeBytes: 0n }), bytes)
+})
+
+test('a writer of blocks hears what the saver failed with', async () => {
+  const storage = new MemStorage()
+  const repository = await make(storage)
+  const lost = new Fault('unreachable', 'store a pack: gone')
+  const broken = withPut(storage, () => Promise.reject(lost))
+  await using again = await openRepository(broken, 'secret', { signal })
+  await repository[Symbol.asyncDispose]()
+  await using saver = await again.openSaver({ signal, workers: 1 })
+  const writer = saver.writeBlocks()
+  await assert.rejects(async () => {
+    for (let i = 0; i < 200; i++) await writer.write(randomBytes(blockBytes))
+    await writer.end()
+  }, lost)
 })

@@ -12,7 +12,8 @@ import type { BlobIndex } from './index/blob-index.ts'
 import { idWords } from './index/blob-table.ts'
 import { IndexWriter } from './index/index-writer.ts'
 import { checkPack, closePack, mergeSmall, type OpenPack } from './packer.ts'
-import type { BlobSaver, BlobType, SavedContent, SaverStats } from './repository.ts'
+import type { BlobSaver, BlobType, BlobWriter, SavedContent, SaverStats } from './repository.ts'
+import { BlockFile, BlockPool, blocksPerWorker, type BlockOptions } from './saver-blocks.ts'
 import { blobBytesMax, filesMax, Lane } from './saver-lane.ts'
 import { blobWeightBytes, type FileJob, type FromWorker, type JobResult } from './saver-protocol.ts'
 import { PackUploads } from './uploads.ts'
@@ -68,6 +69,7 @@ class WorkerSaver implements BlobSaver {
   /** Woken with everything that somebody may wait for. */
   #waiting: (() => void)[] = []
   readonly #batches = new Map<Lane, { blobs: Blob[]; sizeBytes: number }>()
+  readonly #blocks: BlockPool
   readonly #pieces = new Map<number, ArrayBuffer[]>()
   readonly #flushed = new Map<Lane, Extract<FromWorker, { kind: 'flushed' }>>()
   readonly #onAbort = () => this.#fail(this.#options.signal.reason)
@@ -86,7 +88,17 @@ class WorkerSaver implements BlobSaver {
       saver: ++saversOpened,
       chunkers: 1 + streamsMax,
     }
+    this.#blocks = new BlockPool({
+      count: options.workers * blocksPerWorker,
+      lane: () => this.#quietLane((lane) => lane.blocks),
+      check: () => this.#check(),
+    })
     signal.addEventListener('abort', this.#onAbort, { once: true })
+  }
+
+  writeBlocks(options: BlockOptions = {}): BlobWriter {
+    this.#check()
+    return new BlockFile(this.#blocks, options)
   }
 
   async saveContent(content: Content, progress?: Progress): Promise<SavedContent> {
@@ -130,6 +142,7 @@ class WorkerSaver implements BlobSaver {
     this.#failure = { error }
     for (const job of this.#jobs.values()) job.reject(error)
     this.#jobs.clear()
+    this.#blocks.fail(error)
     this.#files = []
     this.#wake()
     // The threads end by themselves from here on; `dispose` waits for them.
@@ -323,6 +336,8 @@ class WorkerSaver implements BlobSaver {
       case 'stored':
         lane.blobBytes -= message.weightBytes
         return
+      case 'saved':
+        return this.#blocks.settle(message)
       case 'pack':
         return this.#storePack(lane, message)
       case 'flushed':
@@ -380,9 +395,7 @@ class WorkerSaver implements BlobSaver {
 
   async finish(): Promise<SaverStats> {
     this.#check()
-    while (this.#jobs.size > 0 || this.#lanes.some((lane) => lane.blobBytes > 0)) {
-      await this.#changed()
-    }
+    while (this.#isBusy()) await this.#changed()
     for (const lane of this.#lanes) lane.post({ kind: 'flush' })
     while (this.#flushed.size < this.#lanes.length) await this.#changed()
     for (const pack of this.#leftovers()) {
@@ -396,6 +409,11 @@ class WorkerSaver implements BlobSaver {
     this.#check()
     this.#isFinished = true
     return this.#stats()
+  }
+
+  #isBusy(): boolean {
+    const isSending = this.#lanes.some((lane) => lane.blobBytes > 0)
+    return this.#jobs.size > 0 || this.#blocks.inFlight > 0 || isSending
   }
 
   /** What the workers' open packs hold, joined as far as it fits. */

@@ -7,7 +7,7 @@ export interface Zstd extends Disposable {
   /** Room that the frame of so many bytes may need. */
   bound(sizeBytes: number): number
   /** Writes one frame of `plain`, its size in the header and no checksum, into `to`; returns its length. */
-  compress(plain: Uint8Array, to: Buffer): number
+  compress(plain: Uint8Array, to: Buffer, level?: number): number
   /** Unpacks into `to`; returns the size, or undefined when the bytes are damaged or unpack to more than fits. */
   decompress(packed: Uint8Array, to: Buffer): number | undefined
 }
@@ -21,10 +21,12 @@ class NativeZstd implements Zstd {
   readonly #calls: NativeCalls
   readonly #level: number
   #packer: Address | undefined
+  #packerLevel: number
   #unpacker: Address | undefined
 
   constructor(level: number, calls: NativeCalls) {
     this.#level = level
+    this.#packerLevel = level
     this.#calls = calls
   }
 
@@ -32,9 +34,10 @@ class NativeZstd implements Zstd {
     return this.#calls.ZSTD_compressBound(sizeBytes)
   }
 
-  compress(plain: Uint8Array, to: Buffer): number {
+  compress(plain: Uint8Array, to: Buffer, level = this.#level): number {
     assert(to.length >= this.bound(plain.length), 'a frame has room')
     this.#packer ??= this.#createPacker()
+    this.#useLevel(this.#packer, level)
     const size = this.#calls.ZSTD_compress2(this.#packer, to, to.length, plain, plain.length)
     assert(size <= to.length, 'zstd compresses whatever fits')
     return Number(size)
@@ -45,6 +48,12 @@ class NativeZstd implements Zstd {
     assert(context, 'there is memory for a zstd context')
     this.#calls.ZSTD_CCtx_setParameter(context, constants.ZSTD_c_compressionLevel, this.#level)
     return context
+  }
+
+  #useLevel(context: Address, level: number): void {
+    if (level === this.#packerLevel) return
+    this.#calls.ZSTD_CCtx_setParameter(context, constants.ZSTD_c_compressionLevel, level)
+    this.#packerLevel = level
   }
 
   decompress(packed: Uint8Array, to: Buffer): number | undefined {
@@ -74,9 +83,9 @@ class PortableZstd implements Zstd {
     return sizeBytes + (sizeBytes >>> 8) + 128
   }
 
-  compress(plain: Uint8Array, to: Buffer): number {
+  compress(plain: Uint8Array, to: Buffer, level = this.#level): number {
     const packed = zstdCompressSync(plain, {
-      params: { [constants.ZSTD_c_compressionLevel]: this.#level },
+      params: { [constants.ZSTD_c_compressionLevel]: level },
       pledgedSrcSize: plain.length,
       chunkSize: Math.max(1024, this.bound(plain.length)),
     })
