@@ -111,8 +111,11 @@ export async function openObject(
   reading: Reading,
   signal: AbortSignal,
 ): Promise<OpenedObject> {
+  let close: (() => Promise<void>) | undefined
   try {
-    const { header, payload } = await openFile(storage.stream(key, { signal }))
+    const opened = await openFile(storage.stream(key, { signal }))
+    close = opened.close
+    const { header, payload } = opened
     const signed = readRecord(header.stanzas, { key, ...reading })
     const fileKey = unlock(header, reading.identities)
     if (proofOf(fileKey) !== signed.record.keyProof) {
@@ -121,6 +124,7 @@ export async function openObject(
     const plain = hashed(openStream(fileKey, payload), key, signed.record.sha256)
     return { signed, pieces: named(splitPieces(plain, `log object ${key}`), key) }
   } catch (error) {
+    await close?.()
     throw withName(error, key)
   }
 }

@@ -81,7 +81,11 @@ export function openPayload(fileKey: FileKey, payload: Buffer): Buffer[] {
 }
 
 /** A file whose header was read: what follows it comes through `payload`. */
-export type OpenedFile = { readonly header: Header; readonly payload: AsyncIterable<Buffer> }
+export type OpenedFile = {
+  readonly header: Header
+  readonly payload: AsyncIterable<Buffer> /** For whoever does not read the payload: frees what the bytes come from. */
+  readonly close: () => Promise<void>
+}
 
 /** Reads a file's header off a stream of its bytes. Leaving `payload` early ends the stream. */
 export async function openFile(bytes: AsyncIterable<Buffer>): Promise<OpenedFile> {
@@ -92,7 +96,9 @@ export async function openFile(bytes: AsyncIterable<Buffer>): Promise<OpenedFile
     if (done) throw corrupt('the file ends in its header')
     head = head.length === 0 ? value : Buffer.concat([head, value])
     const header = await guard(pieces, () => parseHeader(head))
-    if (header) return { header, payload: rest(head.subarray(header.sizeBytes), pieces) }
+    if (!header) continue
+    const close = async () => void (await pieces.return?.())
+    return { header, payload: rest(head.subarray(header.sizeBytes), pieces), close }
   }
 }
 
