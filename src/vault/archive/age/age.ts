@@ -83,7 +83,8 @@ export function openPayload(fileKey: FileKey, payload: Buffer): Buffer[] {
 /** A file whose header was read: what follows it comes through `payload`. */
 export type OpenedFile = {
   readonly header: Header
-  readonly payload: AsyncIterable<Buffer> /** For whoever does not read the payload: frees what the bytes come from. */
+  readonly payload: AsyncIterable<Buffer>
+  /** For whoever does not read the payload: frees what the bytes come from. */
   readonly close: () => Promise<void>
 }
 
