@@ -1,3 +1,11 @@
+import {
+  partCommentsSql,
+  policySql,
+  ruleSql,
+  settingsSql,
+  statisticsSql,
+  triggerSql,
+} from './catalog-parts.ts'
 import type { Session } from './connection.ts'
 
 /** A table to be brought back, as the scratch server's catalog has it. */
@@ -13,7 +21,12 @@ export type Table = {
 }
 
 /** A statement that makes something, and what that is, for the report when it cannot be made. */
-export type Statement = { readonly what: string; readonly sql: string }
+export type Statement = {
+  readonly what: string
+  readonly sql: string
+  /** What must have been made by this restore for the statement to apply; undefined when nothing must. */
+  readonly about?: string | undefined
+}
 
 /** The schema-qualified name of an object, quoted. */
 export async function listTables(session: Session, signal: AbortSignal): Promise<Table[]> {
@@ -54,14 +67,15 @@ export async function beforeRows(
     ...(whole ? await read(extensionSql, []) : []),
     ...(await read(enumSql(whole))),
     ...(await read(domainSql(whole))),
+    ...(await read(rangeSql(whole))),
     ...(await read(compositeSql(whole))),
-    ...(await read(sequenceSql)),
+    ...(await read(sequenceSql(whole))),
     ...(whole ? await read(functionSql, []) : []),
     ...(await read(tableSql)),
   ]
 }
 
-/** What is made once the rows are there, the quickest way: indexes, constraints, the state of sequences, triggers, views. */
+/** What is made once the rows are there, the quickest way: indexes, constraints, sequences' values, triggers, views, comments. */
 export async function afterRows(
   session: Session,
   tables: readonly Table[],
@@ -71,40 +85,53 @@ export async function afterRows(
   const oids = tables.map((table) => table.oid)
   const read = (sql: string, values: readonly unknown[] = [oids]) =>
     statements(session, sql, values, signal)
+  const views = whole ? await session.query(viewOidsSql, { signal }) : []
+  const relations = [...oids, ...views.map((row) => row['oid'])]
   return [
     ...(await read(indexSql)),
     ...(await read(constraintSql)),
     ...(await read(ownedSql)),
-    ...(await read(sequenceStateSql)),
+    ...(await read(sequenceStateSql(whole))),
     ...(await read(foreignKeySql)),
     ...(whole ? await read(viewSql, []) : []),
-    ...(await read(triggerSql)),
+    ...(whole ? await read(indexSql, [views.map((row) => row['oid'])]) : []),
+    ...(await read(statisticsSql)),
+    ...(await read(triggerSql, [relations])),
+    ...(await read(ruleSql, [relations])),
     ...(await read(policySql)),
+    ...(await read(settingsSql, [relations])),
+    ...(await read(partCommentsSql, [relations])),
   ]
 }
 
-async function statements(
+/** Runs a query of `what`, `sql` and perhaps `about`. */
+export async function statements(
   session: Session,
   sql: string,
   values: readonly unknown[],
   signal: AbortSignal,
 ): Promise<Statement[]> {
   const rows = await session.query(sql, { signal, values, doing: 'read the catalog' })
-  return rows.map((row) => ({ what: row['what'] ?? '', sql: row['sql'] ?? '' }))
+  return rows.map((row) => ({
+    what: row['what'] ?? '',
+    sql: row['sql'] ?? '',
+    about: row['about'] ?? undefined,
+  }))
 }
 
-const notOurs = (catalog: string, oid: string) =>
-  `not exists (select from pg_depend x where x.classid = '${catalog}'::regclass and x.objid = ${oid} and x.deptype = 'e')`
+/** Not an extension's, and no part of something else, as the constructors of a range are: those come with it. */
+export const notOurs = (catalog: string, oid: string) =>
+  `not exists (select from pg_depend x where x.classid = '${catalog}'::regclass and x.objid = ${oid} and x.deptype in ('e', 'i'))`
 
-const userSchema = (column: string) =>
+export const userSchema = (column: string) =>
   `${column} not like 'pg\\_%' and ${column} <> 'information_schema'`
 
 const schemaSql = `
-  select 'schema ' || nspname as what, format('create schema if not exists %I', nspname) as sql
+  select 'schema ' || nspname as what, format('create schema %I', nspname) as sql
   from pg_namespace n where ${userSchema('nspname')} and ${notOurs('pg_namespace', 'n.oid')}`
 
 const namedSchemaSql = `
-  select 'schema ' || s as what, format('create schema if not exists %I', s) as sql from unnest($1::text[]) s`
+  select 'schema ' || s as what, format('create schema %I', s) as sql from unnest($1::text[]) s`
 
 const extensionSql = `
   select 'extension ' || extname as what,
@@ -112,7 +139,7 @@ const extensionSql = `
   from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname <> 'plpgsql'`
 
 /** Types that the columns use, their arrays and what domains are made of included; or all there are. */
-const usedTypes = (whole: boolean) =>
+export const usedTypes = (whole: boolean) =>
   whole
     ? 'true'
     : `t.oid in (
@@ -146,6 +173,18 @@ const domainSql = (whole: boolean) => `
   where t.typtype = 'd' and ${userSchema('n.nspname')} and ${notOurs('pg_type', 't.oid')} and ${anyParameter}
     and ${usedTypes(whole)} order by t.oid`
 
+const rangeSql = (whole: boolean) => `
+  select 'type ' || format('%I.%I', n.nspname, t.typname) as what,
+    format('create type %I.%I as range (subtype = %s%s%s%s)', n.nspname, t.typname, format_type(r.rngsubtype, null),
+      case when not o.opcdefault then format(', subtype_opclass = %I.%I', os.nspname, o.opcname) else '' end,
+      case when r.rngcollation <> st.typcollation then format(', collation = %s', r.rngcollation::regcollation) else '' end,
+      case when r.rngsubdiff <> 0 then format(', subtype_diff = %s', r.rngsubdiff::regproc) else '' end) as sql
+  from pg_type t join pg_namespace n on n.oid = t.typnamespace join pg_range r on r.rngtypid = t.oid
+  join pg_type st on st.oid = r.rngsubtype join pg_opclass o on o.oid = r.rngsubopc
+  join pg_namespace os on os.oid = o.opcnamespace
+  where r.rngcanonical = 0 and ${userSchema('n.nspname')} and ${notOurs('pg_type', 't.oid')} and ${anyParameter}
+    and ${usedTypes(whole)} order by t.oid`
+
 const compositeSql = (whole: boolean) => `
   select 'type ' || format('%I.%I', n.nspname, t.typname) as what,
     format('create type %I.%I as (%s)', n.nspname, t.typname,
@@ -155,8 +194,16 @@ const compositeSql = (whole: boolean) => `
   where t.typtype = 'c' and c.relkind = 'c' and ${userSchema('n.nspname')} and ${notOurs('pg_type', 't.oid')}
     and ${anyParameter} and ${usedTypes(whole)} order by t.oid`
 
-/** Sequences that defaults of the columns use; those of identity columns come with the table. */
-const usedSequences = `
+/** Sequences that defaults of the columns use, or all there are; those of identity columns come with the table. */
+export const usedSequences = (whole: boolean) => (whole ? allSequences : sequencesOfDefaults)
+
+const allSequences = `
+  select s.oid, s.relname, n.nspname, q.*
+  from pg_class s join pg_namespace n on n.oid = s.relnamespace join pg_sequence q on q.seqrelid = s.oid
+  where s.relpersistence <> 't' and ${userSchema('n.nspname')} and ${notOurs('pg_class', 's.oid')} and ${anyParameter}
+    and not exists (select from pg_depend p where p.classid = 'pg_class'::regclass and p.objid = s.oid and p.deptype = 'i')`
+
+const sequencesOfDefaults = `
   select distinct s.oid, s.relname, n.nspname, q.*
   from pg_attrdef d
   join pg_depend p on p.classid = 'pg_attrdef'::regclass and p.objid = d.oid and p.refclassid = 'pg_class'::regclass
@@ -165,15 +212,16 @@ const usedSequences = `
   join pg_sequence q on q.seqrelid = s.oid
   where d.adrelid = any($1::oid[])`
 
-const sequenceSql = `
+const sequenceSql = (whole: boolean) => `
   select 'sequence ' || format('%I.%I', nspname, relname) as what,
     format('create sequence %I.%I as %s increment %s minvalue %s maxvalue %s start %s cache %s%s', nspname, relname,
       format_type(seqtypid, null), seqincrement, seqmin, seqmax, seqstart, seqcache,
       case when seqcycle then ' cycle' else '' end) as sql
-  from (${usedSequences}) s order by oid`
+  from (${usedSequences(whole)}) s order by oid`
 
 const ownedSql = `
-  select 'owner of sequence ' || format('%I.%I', n.nspname, s.relname) as what,
+  select 'column of sequence ' || format('%I.%I', n.nspname, s.relname) as what,
+    'sequence ' || format('%I.%I', n.nspname, s.relname) as about,
     format('alter sequence %I.%I owned by %I.%I.%I', n.nspname, s.relname, tn.nspname, t.relname, a.attname) as sql
   from pg_depend p
   join pg_class s on s.oid = p.objid and s.relkind = 'S' join pg_namespace n on n.oid = s.relnamespace
@@ -183,13 +231,14 @@ const ownedSql = `
     and t.oid = any($1::oid[])`
 
 // The value is read when the statement is built: sequences are no part of a snapshot.
-const sequenceStateSql = `
+const sequenceStateSql = (whole: boolean) => `
   select 'value of sequence ' || x.full_name as what,
+    case when identity then 'table ' || table_name else 'sequence ' || x.full_name end as about,
     case when identity then format('select setval(pg_get_serial_sequence(%L, %L), %s, %L)', table_name, column_name, v.value, v.called)
       else format('select setval(%L::regclass, %s, %L)', x.full_name, v.value, v.called) end as sql
   from (
     select s.oid, format('%I.%I', nspname, relname) as full_name, false as identity, null as table_name, null::text as column_name
-    from (${usedSequences}) s
+    from (${usedSequences(whole)}) s
     union all
     select s.oid, format('%I.%I', n.nspname, s.relname), true, format('%I.%I', tn.nspname, t.relname), a.attname::text
     from pg_depend p join pg_class s on s.oid = p.objid and s.relkind = 'S' join pg_namespace n on n.oid = s.relnamespace
@@ -207,26 +256,44 @@ const functionSql = `
   from pg_proc p join pg_namespace n on n.oid = p.pronamespace
   where p.prokind in ('f', 'p') and ${userSchema('n.nspname')} and ${notOurs('pg_proc', 'p.oid')} order by p.oid`
 
+// A name only where it is not the one that the server gives: that one may be taken by a table that was renamed.
+const identityOptions = `
+  (select format(' (%sstart with %s increment by %s minvalue %s maxvalue %s cache %s%s)',
+      case when s.relname = c.relname || '_' || a.attname || '_seq' then ''
+        else format('sequence name %I.%I ', sn.nspname, s.relname) end,
+      q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcache, case when q.seqcycle then ' cycle' else '' end)
+   from pg_depend p join pg_class s on s.oid = p.objid and s.relkind = 'S' join pg_namespace sn on sn.oid = s.relnamespace
+   join pg_sequence q on q.seqrelid = s.oid
+   where p.classid = 'pg_class'::regclass and p.refclassid = 'pg_class'::regclass and p.refobjid = a.attrelid
+     and p.refobjsubid = a.attnum and p.deptype = 'i')`
+
+/** Whether the table \`c\` is restored together with all tables that it inherits from. */
+const withParents = `(select coalesce(bool_and(y.inhparent = any($1::oid[])), false) from pg_inherits y where y.inhrelid = c.oid)`
+
 const columnList = `
   (select string_agg(format('%I %s%s%s%s', a.attname, format_type(a.atttypid, a.atttypmod),
       case when a.attcollation <> t.typcollation then (select format(' collate %I.%I', cn.nspname, co.collname)
         from pg_collation co join pg_namespace cn on cn.oid = co.collnamespace where co.oid = a.attcollation) else '' end,
       case when a.attgenerated = 's' then format(' generated always as (%s) stored', pg_get_expr(d.adbin, d.adrelid))
            when a.attgenerated = 'v' then format(' generated always as (%s) virtual', pg_get_expr(d.adbin, d.adrelid))
-           when a.attidentity = 'a' then ' generated always as identity'
-           when a.attidentity = 'd' then ' generated by default as identity'
+           when a.attidentity <> '' then format(' generated %s as identity%s',
+             case a.attidentity when 'a' then 'always' else 'by default' end, ${identityOptions})
            when d.adbin is not null then ' default ' || pg_get_expr(d.adbin, d.adrelid) else '' end,
       case when a.attnotnull then ' not null' else '' end), ', ' order by a.attnum)
    from pg_attribute a join pg_type t on t.oid = a.atttypid
    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)`
+   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+     and (a.attislocal or c.relispartition or not ${withParents}))`
 
 const tableSql = `
   select 'table ' || format('%I.%I', n.nspname, c.relname) as what,
-    format('create %stable %I.%I %s%s%s', case when c.relpersistence = 'u' then 'unlogged ' else '' end, n.nspname, c.relname,
+    format('create %stable %I.%I %s%s%s%s', case when c.relpersistence = 'u' then 'unlogged ' else '' end, n.nspname, c.relname,
       case when parent.oid is not null
         then format('partition of %I.%I %s', pn.nspname, parent.relname, pg_get_expr(c.relpartbound, c.oid))
         else format('(%s)', coalesce(${columnList}, '')) end,
+      case when not c.relispartition then ' inherits (' || (
+        select string_agg(h.inhparent::regclass::text, ', ' order by h.inhseqno) from pg_inherits h
+        where h.inhrelid = c.oid and ${withParents}) || ')' else '' end,
       case when c.relkind = 'p' then ' partition by ' || pg_get_partkeydef(c.oid) else '' end,
       case when c.reloptions is not null then format(' with (%s)', array_to_string(c.reloptions, ', ')) else '' end) as sql
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -235,11 +302,18 @@ const tableSql = `
   left join pg_namespace pn on pn.oid = parent.relnamespace
   where c.oid = any($1::oid[]) order by c.relispartition, c.oid`
 
-// Indexes of partitions come with those of their parents.
+/** Whether nothing comes down to the table \`c\` from a parent that is restored with it. */
+const alone = `not exists (select from pg_inherits h where h.inhrelid = c.oid and h.inhparent = any($1::oid[]))`
+
+// What belongs to an index of the parent comes with that one, which is made for all partitions and not for itself only.
 const indexSql = `
-  select 'index ' || i.indexrelid::regclass as what, pg_get_indexdef(i.indexrelid) as sql
-  from pg_index i join pg_class c on c.oid = i.indexrelid
-  where i.indrelid = any($1::oid[]) and not c.relispartition
+  select 'index ' || i.indexrelid::regclass as what,
+    case c.relkind when 'p' then regexp_replace(pg_get_indexdef(i.indexrelid), ' ON ONLY ', ' ON ')
+      else pg_get_indexdef(i.indexrelid) end as sql
+  from pg_index i join pg_class c on c.oid = i.indrelid
+  where i.indrelid = any($1::oid[])
+    and not exists (select from pg_inherits h join pg_index x on x.indexrelid = h.inhparent
+      where h.inhrelid = i.indexrelid and x.indrelid = any($1::oid[]))
     and not exists (select from pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x'))
   order by i.indexrelid`
 
@@ -247,7 +321,7 @@ const constraintList = (types: string) => `
   select 'constraint ' || k.conname || ' of ' || k.conrelid::regclass as what,
     format('alter table %I.%I add constraint %I %s', n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid)) as sql
   from pg_constraint k join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
-  where k.conrelid = any($1::oid[]) and k.contype in (${types}) and k.conparentid = 0 and k.conislocal
+  where k.conrelid = any($1::oid[]) and k.contype in (${types}) and ((k.conparentid = 0 and k.conislocal) or ${alone})
   order by k.contype = 'c', k.contype <> 'p', k.oid`
 
 const constraintSql = constraintList("'p', 'u', 'x', 'c'")
@@ -255,25 +329,13 @@ const foreignKeySql = constraintList("'f'")
 
 const viewSql = `
   select case c.relkind when 'v' then 'view ' else 'materialized view ' end || format('%I.%I', n.nspname, c.relname) as what,
-    format('create %s %I.%I as %s', case c.relkind when 'v' then 'view' else 'materialized view' end,
-      n.nspname, c.relname, pg_get_viewdef(c.oid)) as sql
+    format('create %s %I.%I%s as %s%s', case c.relkind when 'v' then 'view' else 'materialized view' end, n.nspname, c.relname,
+      case when c.reloptions is not null then format(' with (%s)', array_to_string(c.reloptions, ', ')) else '' end,
+      rtrim(pg_get_viewdef(c.oid), ';'), case when c.relispopulated then '' else ' with no data' end) as sql
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('v', 'm') and ${userSchema('n.nspname')} and ${notOurs('pg_class', 'c.oid')} order by c.oid`
 
-const triggerSql = `
-  select 'trigger ' || t.tgname || ' of ' || t.tgrelid::regclass as what, pg_get_triggerdef(t.oid) as sql
-  from pg_trigger t where t.tgrelid = any($1::oid[]) and not t.tgisinternal and t.tgparentid = 0 order by t.oid`
-
-const policySql = `
-  select 'row security of ' || c.oid::regclass as what,
-    format('alter table %I.%I enable row level security', n.nspname, c.relname) as sql
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where c.oid = any($1::oid[]) and c.relrowsecurity
-  union all
-  select 'policy ' || p.policyname || ' of ' || format('%I.%I', p.schemaname, p.tablename),
-    format('create policy %I on %I.%I as %s for %s to %s%s%s', p.policyname, p.schemaname, p.tablename, p.permissive, p.cmd,
-      (select string_agg(case r when 'public' then 'public' else quote_ident(r) end, ', ') from unnest(p.roles) r),
-      case when p.qual is not null then format(' using (%s)', p.qual) else '' end,
-      case when p.with_check is not null then format(' with check (%s)', p.with_check) else '' end)
-  from pg_policies p join pg_class c on c.relname = p.tablename join pg_namespace n on n.oid = c.relnamespace and n.nspname = p.schemaname
-  where c.oid = any($1::oid[])`
+/** The views' own oids, so that what hangs on tables is read of them too. */
+const viewOidsSql = `
+  select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('v', 'm') and ${userSchema('n.nspname')} and ${notOurs('pg_class', 'c.oid')}`

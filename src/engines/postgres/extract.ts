@@ -6,6 +6,12 @@ import { eachLimit } from '#base/tasks'
 import type { RestoreRequest, RestoreResult } from '#engines'
 import { afterRows, beforeRows, listTables, type Statement, type Table } from './catalog.ts'
 import {
+  readDatabaseRights,
+  readLeftOut,
+  readRights,
+  type RightStatement,
+} from './catalog-rights.ts'
+import {
   type Address,
   openSession,
   openWire,
@@ -70,8 +76,9 @@ async function copySelected(
     const whole = mine.some((one) => one.whole)
     if (tables.length === 0 && !whole) continue
     const into = withDatabase(target, named && chosen.length === 1 ? target.database : database)
-    await makeDatabase(target, source, into.database, signal)
-    next.push(...(await copyDatabase(request, { cluster, database, source, tables, whole, into })))
+    const isNew = await makeDatabase(target, source, into.database, signal)
+    const work = { cluster, database, source, tables, whole, into, isNew }
+    next.push(...(await copyDatabase(request, work)))
   }
   const [missed] = unused
   if (missed) {
@@ -89,6 +96,8 @@ type Work = {
   readonly tables: readonly Table[]
   readonly whole: boolean
   readonly into: Address
+  /** The database was made by this restore. */
+  readonly isNew: boolean
 }
 
 async function makeDatabase(
@@ -96,13 +105,13 @@ async function makeDatabase(
   source: Session,
   name: string,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   await using session = await openSession(target, { signal })
   const there = await session.query('select 1 from pg_database where datname = $1', {
     signal,
     values: [name],
   })
-  if (there.length > 0) return
+  if (there.length > 0) return false
   const [facts] = await source.query(
     `select quote_ident($1) as name, pg_encoding_to_char(encoding) as encoding, quote_literal(datcollate) as collate,
        quote_literal(datctype) as ctype from pg_database where datname = current_database()`,
@@ -111,6 +120,7 @@ async function makeDatabase(
   const plain = `create database ${facts?.['name']} template template0 encoding '${facts?.['encoding']}'`
   const sql = `${plain} lc_collate ${facts?.['collate']} lc_ctype ${facts?.['ctype']}`
   await session.query(sql, { signal, doing: `make database ${name}` })
+  return true
 }
 
 async function copyDatabase(request: RestoreRequest, work: Work): Promise<string[]> {
@@ -123,7 +133,9 @@ async function copyDatabase(request: RestoreRequest, work: Work): Promise<string
   await checkPresent(session, [...present], request)
   progress.phase = `make the tables of ${into.database}`
   const missing = tables.filter((table) => !present.has(table.full))
-  const undone = await runAll(session, await beforeRows(source, missing, whole, signal), signal)
+  const made = new Set<string>(work.isNew ? ['database'] : [])
+  const before = await beforeRows(source, missing, whole, signal)
+  const undone = await runAll(session, before, { made, mayExist: isShared, signal })
   const unmade = new Set(undone.map((one) => one.statement.what))
   const lost = missing.find((table) => unmade.has(`table ${table.full}`))
   if (lost) {
@@ -141,10 +153,67 @@ async function copyDatabase(request: RestoreRequest, work: Work): Promise<string
     progress.doneItems += 1
   })
   progress.phase = `make indexes and constraints of ${into.database}`
-  undone.push(...(await runAll(session, await afterRows(source, missing, whole, signal), signal)))
-  return undone.map(
-    (one) => `${into.database}: ${one.statement.what} could not be made: ${one.said}`,
+  const after = await afterRows(source, missing, whole, signal)
+  undone.push(...(await runAll(session, after, { made, mayExist: () => false, signal })))
+  progress.phase = `give the tables of ${into.database} to their owners`
+  const orphans = await giveRights(session, work, missing, made, signal)
+  const failed = undone.map(({ statement, said }) => `${statement.what} could not be made: ${said}`)
+  const left = whole ? await readLeftOut(source, signal) : []
+  const notTaken = left.map((what) => `not taken over: ${what}`)
+  const loose = await looseParts(source, missing, signal)
+  return [...failed, ...orphans, ...loose, ...notTaken].map((said) => `${into.database}: ${said}`)
+}
+
+/** What a table needs and others may use too: where it is there already, it is left as it is. */
+function isShared({ what }: Statement): boolean {
+  return !what.startsWith('table ')
+}
+
+/** Owners, grants and comments of what was made, as far as the roles are there; what is not is said, role by role. */
+async function giveRights(
+  session: Session,
+  { source, whole, into }: Work,
+  missing: readonly Table[],
+  made: Set<string>,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const rights = [
+    ...(await readRights(source, missing, whole, signal)),
+    ...(await readDatabaseRights(source, into.database, signal)),
+  ]
+  const rows = await session.query('select rolname from pg_roles', { signal })
+  const roles = new Set(rows.map((row) => row['rolname'] ?? ''))
+  const isThere = ({ role }: RightStatement) => role === undefined || roles.has(role)
+  const mine = rights.filter(({ about }) => made.has(about))
+  const undone = await runAll(session, mine.filter(isThere), { made, mayExist: isShared, signal })
+  const lost = Map.groupBy(
+    mine.filter((right) => !isThere(right)),
+    ({ role }) => role,
   )
+  return [
+    ...undone.map(({ statement, said }) => `${statement.what} not set: ${said}`),
+    ...[...lost].map(([role, all]) => {
+      const whats = [...new Set(all.map(({ what }) => what))].join(', ')
+      return `no role ${role} is on the target, so it did not get: ${whats}`
+    }),
+  ]
+}
+
+/** Partitions that were brought back without their parents: attaching them is left to the operator. */
+async function looseParts(
+  source: Session,
+  missing: readonly Table[],
+  signal: AbortSignal,
+): Promise<string[]> {
+  const rows = await source.query(
+    `select format('alter table %s attach partition %I.%I %s', p.oid::regclass, n.nspname, c.relname,
+       pg_get_expr(c.relpartbound, c.oid)) as sql
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_inherits i on i.inhrelid = c.oid
+     join pg_class p on p.oid = i.inhparent
+     where c.relispartition and c.oid = any($1::oid[]) and not p.oid = any($1::oid[])`,
+    { signal, values: [missing.map((table) => table.oid)] },
+  )
+  return rows.map((row) => `a partition came back as a table of its own: ${row['sql']}`)
 }
 
 async function presentTables(
@@ -177,38 +246,46 @@ async function checkPresent(
 
 type Undone = { readonly statement: Statement; readonly said: string }
 
-/**
- * Runs statements whose order among each other is not known: what fails is tried again as long as anything succeeds.
- * What is there already is as good as made.
- */
-async function runAll(
-  session: Session,
-  list: readonly Statement[],
-  signal: AbortSignal,
-): Promise<Undone[]> {
+type Run = {
+  /** What was made, by its name in the statements: those about something else are passed over. */
+  readonly made: Set<string>
+  /** Whether what a statement makes is as good as made where it is there already. */
+  readonly mayExist: (statement: Statement) => boolean
+  readonly signal: AbortSignal
+}
+
+/** Runs statements whose order among each other is not known: what fails is tried again as long as anything succeeds. */
+async function runAll(session: Session, list: readonly Statement[], run: Run): Promise<Undone[]> {
   let left = list
   for (;;) {
     const undone: Undone[] = []
+    const waiting: Statement[] = []
     for (const statement of left) {
-      const said = await attempt(session, statement, signal)
+      if (statement.about !== undefined && !run.made.has(statement.about)) {
+        waiting.push(statement)
+        continue
+      }
+      const said = await attempt(session, statement, run)
       if (said !== undefined) undone.push({ statement, said })
     }
-    if (undone.length === 0 || undone.length === left.length) return undone
-    left = undone.map((one) => one.statement)
+    // What waits for something that is never made was there before, or is told by what could not be made.
+    if (undone.length === 0 || undone.length + waiting.length === left.length) return undone
+    left = [...undone.map((one) => one.statement), ...waiting]
   }
 }
 
 async function attempt(
   session: Session,
   statement: Statement,
-  signal: AbortSignal,
+  { made, mayExist, signal }: Run,
 ): Promise<string | undefined> {
   try {
     await session.query(statement.sql, { signal, doing: 'make it' })
+    made.add(statement.what)
     return undefined
   } catch (error) {
     if (!isFault(error) || error.code === 'unreachable') throw error
-    return error.code === 'exists' ? undefined : error.message
+    return error.code === 'exists' && mayExist(statement) ? undefined : error.message
   }
 }
 
