@@ -31,8 +31,9 @@ export class ArchiveCounts {
   #files = 0
   #bytes = 0n
 
+  /** `node` is `before` itself where nothing changed. */
   add(node: TreeNode, before: TreeNode | undefined): void {
-    const unmodified = before !== undefined && sameNode(before, node)
+    const unmodified = node === before
     if (node.kind === 'file') {
       this.#files += 1
       this.#bytes += node.sizeBytes
@@ -64,36 +65,6 @@ export class ArchiveCounts {
       total_bytes_processed: Number(this.#bytes),
     }
   }
-}
-
-/** Whether two nodes of the same name say the same, and hold the same. */
-function sameNode(a: TreeNode, b: TreeNode): boolean {
-  return (
-    a.kind === b.kind &&
-    a.mode === b.mode &&
-    a.mtimeNs === b.mtimeNs &&
-    a.atimeNs === b.atimeNs &&
-    a.ctimeNs === b.ctimeNs &&
-    a.uid === b.uid &&
-    a.gid === b.gid &&
-    a.user === b.user &&
-    a.group === b.group &&
-    a.inode === b.inode &&
-    a.device === b.device &&
-    (a.kind === 'dir' || a.links === b.links) &&
-    (a.kind !== 'file' || b.kind !== 'file' || a.sizeBytes === b.sizeBytes) &&
-    a.subtree === b.subtree &&
-    sameList(a.content, b.content) &&
-    a.xattrs.length === b.xattrs.length &&
-    a.xattrs.every(
-      ({ name, value }, index) =>
-        name === b.xattrs[index]?.name && value.equals(b.xattrs[index].value),
-    )
-  )
-}
-
-function sameList(a: readonly string[] = [], b: readonly string[] = []): boolean {
-  return a === b || (a.length === b.length && a.every((id, index) => id === b[index]))
 }
 
 function formatMs(ms: number): string {

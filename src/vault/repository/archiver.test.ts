@@ -8,8 +8,9 @@ import { Scratch } from '../../../test/support/scratch.ts'
 import { archiveTree, chooseParent } from './archiver.ts'
 import { compareTree } from './comparer.ts'
 import { initRepository } from './open.ts'
-import type { Repository, Snapshot } from './repository.ts'
+import type { BlobSaver, Repository, Snapshot } from './repository.ts'
 import { restoreTree, type RestoreOptions } from './restorer.ts'
+import { decodeTree } from './tree-decoder.ts'
 import { resolveTree } from './tree-loader.ts'
 
 const { signal } = new AbortController()
@@ -251,12 +252,12 @@ test('a file as the parent has it is not read; one that changed, or whose chunks
       read.push(name)
       yield Buffer.from(text)
     }
-  const find = repository.find.bind(repository)
+  const has = repository.has.bind(repository)
   const [lost] = (await archive(repository, sourceOf({ x: 'g' }))).troubles
   assert.equal(lost, undefined)
   const gone = 'cd0aa9856147b6c5b4ff2b7dfee5da20aa38253099ef1b4a64aced233c9afe29'
-  assert.ok(find('data', gone))
-  repository.find = (type, id) => (id === gone ? undefined : find(type, id))
+  assert.ok(has('data', gone))
+  repository.has = (type, id) => id !== gone && has(type, id)
   const plan = {
     gone: reading('gone', 'g'),
     other: reading('other', 'O'),
@@ -266,7 +267,7 @@ test('a file as the parent has it is not read; one that changed, or whose chunks
   await archive(repository, sourceOf(plan), { parent })
   assert.deepEqual(read, ['gone'])
   read.length = 0
-  repository.find = find
+  repository.has = has
   const { summary } = await archive(repository, sourceOf(plan, 2n), { parent })
   assert.deepEqual(read.sort(), ['gone', 'other', 'same'])
   assert.deepEqual([summary.files_new, summary.files_changed], [0, 3])
@@ -274,6 +275,42 @@ test('a file as the parent has it is not read; one that changed, or whose chunks
   read.length = 0
   await archive(repository, sourceOf(plan), { parent: { ...parent, time: '1970-01-01T00:00:00Z' } })
   assert.equal(read.length, 3)
+})
+
+test('a tree in which nothing changed stays as its writer wrote it, times in another zone and all', async () => {
+  await using repository = await openMemory()
+  const plan: Plan = { a: 'x', b: { c: 'y', d: '' }, e: '' }
+  const { tree: ours } = await archive(repository, sourceOf(plan))
+  const foreign = async (saver: BlobSaver, id: string): Promise<string> => {
+    const nodes = JSON.parse((await repository.loadBlob('tree', id, { signal })).toString()) as {
+      nodes: { subtree?: string }[]
+    }
+    for (const node of nodes.nodes) {
+      if (node.subtree) node.subtree = await foreign(saver, node.subtree)
+    }
+    const text = JSON.stringify(nodes).replaceAll(
+      /1970-01-01T00:00:00([.\d]*)Z/g,
+      (_, fraction) => {
+        return `1970-01-01T02:00:00${fraction}+02:00`
+      },
+    )
+    return saver.saveBlob('tree', Buffer.from(`${text}\n`))
+  }
+  await using saver = await repository.openSaver({ signal, workers: 1 })
+  const tree = await foreign(saver, ours)
+  await saver.finish()
+  assert.notEqual(tree, ours)
+  const parent: Snapshot = { id: 'p', tree, ...facts, time: '2026-06-01T00:00:00Z' }
+  const same = await archive(repository, sourceOf(plan), { parent })
+  assert.equal(same.tree, tree)
+  assert.deepEqual([same.summary.files_unmodified, same.summary.dirs_unmodified], [4, 1])
+
+  // What stands beside a node that changed is taken over too.
+  const more = await archive(repository, sourceOf({ ...plan, e: 'z' }), { parent })
+  const text = (await repository.loadBlob('tree', more.tree, { signal })).toString()
+  assert.equal(text.match(/\+02:00/g)?.length, 6)
+  assert.equal([...decodeTree(Buffer.from(text), 'tree')].length, 3)
+  assert.equal(more.summary.files_unmodified, 3)
 })
 
 test('a backup that is aborted ends with the reason', async () => {

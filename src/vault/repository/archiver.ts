@@ -7,7 +7,7 @@ import type { Content, TreeEntry, TreeSource } from '#change/tree'
 import { ArchiveCounts, type ArchiveSummary } from './archive-summary.ts'
 import type { CompressionMode } from './compression.ts'
 import { formatTimeNs, parseTimeNs } from './go-text.ts'
-import { PreviousTree } from './previous-tree.ts'
+import { asBefore, PreviousTree } from './previous-tree.ts'
 import type { BlobSaver, Repository, Snapshot } from './repository.ts'
 import { TreeLoader } from './tree-loader.ts'
 import { TreeBuilder, type TreeNode } from './tree-codec.ts'
@@ -160,7 +160,7 @@ class Archiver {
             directory = await this.#enter(directory, event.entry, event.path, group)
             break
           case 'node':
-            await this.#node(directory, event, group)
+            this.#node(directory, event, group)
             break
           case 'leave':
             directory.left = true
@@ -225,16 +225,16 @@ class Archiver {
     }
   }
 
-  async #node(
+  #node(
     directory: Directory,
     event: { readonly entry: TreeEntry; readonly path: Buffer; readonly content?: Content },
     group: Tasks,
-  ): Promise<void> {
+  ): void {
     const { entry, path, content } = event
     const before = directory.previous?.find(entry.name)
-    if (entry.kind !== 'file') return this.#add(directory, entry, group)
+    if (entry.kind !== 'file') return this.#add(directory, asBefore(entry, before), group)
     if (before && this.#unchanged(before, entry)) {
-      const node = { ...entry, content: before.content }
+      const node = asBefore({ ...entry, content: before.content }, before)
       this.#countFile(node, before, true)
       return this.#add(directory, node, group)
     }
@@ -242,8 +242,9 @@ class Archiver {
     const slot = this.#slot(directory)
     this.#start(group, async () => {
       const saved = await this.#save(entry, path, content)
-      if (saved) this.#countFile(saved, before, false)
-      this.#fill(directory, slot, saved, group)
+      const node = saved && asBefore(saved, before)
+      if (node) this.#countFile(node, before, false)
+      this.#fill(directory, slot, node, group)
     })
   }
 
@@ -256,7 +257,7 @@ class Archiver {
     if (!ignoreInode && before.inode !== entry.inode) return false
     const changedNs = ctimeCounts ? entry.ctimeNs : entry.mtimeNs
     if (this.#racyAfterNs !== undefined && changedNs >= this.#racyAfterNs) return false
-    return (before.content ?? []).every((id) => this.#repository.find('data', id) !== undefined)
+    return (before.content ?? []).every((id) => this.#repository.has('data', id))
   }
 
   /** The file's node once its bytes are saved; undefined when it could not be read. */
@@ -359,7 +360,7 @@ class Archiver {
       this.#tree = subtree
       return
     }
-    const node = { ...entry, subtree }
+    const node = asBefore({ ...entry, subtree }, before)
     this.counts.add(node, before)
     this.#fill(parent, slot, node, group)
   }

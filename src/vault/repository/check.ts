@@ -288,7 +288,7 @@ class Check {
         },
         onNode: (_tree, { content = [] }) => {
           for (const id of content) {
-            if (!this.#repository.find('data', id) && missing.add(id)) {
+            if (!this.#repository.has('data', id) && missing.add(id)) {
               this.#lost.add(id)
               this.#error(`data blob ${id}`, 'no index lists it', [id])
             }

@@ -135,12 +135,12 @@ class Copy {
     await visitTrees(this.#source, roots, this.#seen, {
       signal,
       onNode: (_tree, { content = [] }) => {
-        for (const id of content) if (!this.#target.find('data', id)) wanted.data.add(id)
+        for (const id of content) if (!this.#target.has('data', id)) wanted.data.add(id)
       },
     })
     let number = 0
     for (const tree of this.#seen) {
-      if (number++ >= begun && !this.#target.find('tree', tree)) wanted.trees.add(tree)
+      if (number++ >= begun && !this.#target.has('tree', tree)) wanted.trees.add(tree)
     }
     return wanted
   }

@@ -204,21 +204,44 @@ function unescape(match: RegExpExecArray): Buffer | undefined {
 }
 
 const nsPerSecond = 1_000_000_000n
+const secondsPerDay = 86_400
 /** 0000-01-01 and the last second of 9999, which is what RFC 3339 can tell. */
 const firstSecond = -62_167_219_200
 const lastSecond = 253_402_300_799
 
 /** Nanoseconds since 1970 as RFC 3339 in UTC, the fraction without trailing zeros; years clamped to 0 to 9999. */
 export function formatTimeNs(ns: bigint): string {
-  const fraction = Number(((ns % nsPerSecond) + nsPerSecond) % nsPerSecond)
-  const second = Number((ns - BigInt(fraction)) / nsPerSecond)
-  const base = new Date(clampYear(second) * 1000).toISOString().slice(0, 19)
+  let fraction = Number(ns % nsPerSecond)
+  let second = Number(ns / nsPerSecond)
+  if (fraction < 0) {
+    fraction += 1e9
+    second -= 1
+  }
+  const base = formatSecond(clampYear(second))
   if (fraction === 0) return `${base}Z`
   let digits = String(fraction).padStart(9, '0')
   let length = 9
   while (digits.charCodeAt(length - 1) === 48) length -= 1
   if (length < 9) digits = digits.slice(0, length)
   return `${base}.${digits}Z`
+}
+
+/** The day that was written last: the times of a tree are often of the same one. */
+let written = { day: Number.NaN, text: '' }
+
+function formatSecond(second: number): string {
+  const day = Math.floor(second / secondsPerDay)
+  if (day !== written.day) {
+    const text = new Date(day * secondsPerDay * 1000).toISOString().slice(0, 10)
+    written = { day, text }
+  }
+  const rest = second - day * secondsPerDay
+  const hours = twoDigits(Math.floor(rest / 3600))
+  return `${written.text}T${hours}:${twoDigits(Math.floor(rest / 60) % 60)}:${twoDigits(rest % 60)}`
+}
+
+function twoDigits(value: number): string {
+  return value < 10 ? `0${value}` : `${value}`
 }
 
 function clampYear(second: number): number {
@@ -228,14 +251,23 @@ function clampYear(second: number): number {
   return date.setUTCFullYear(second < 0 ? 0 : 9999) / 1000
 }
 
-const timePattern = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|([+-])(\d\d):(\d\d))$/
+/** The day that was read last, with its first second. */
+let read = { text: '', second: Number.NaN }
+
+function parseDay(text: string): number {
+  if (text !== read.text) read = { text, second: Date.parse(`${text}T00:00:00Z`) / 1000 }
+  return read.second
+}
+
+const timePattern =
+  /^(\d{4}-\d\d-\d\d)T([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,9})\d*)?(Z|([+-])(\d\d):(\d\d))$/
 
 /** Reads an RFC 3339 time; nanoseconds since 1970, undefined when it is none. */
 export function parseTimeNs(text: string): bigint | undefined {
   const match = timePattern.exec(text)
   if (!match) return undefined
-  const [, base = '', fraction = '', zone, sign, hours, minutes] = match
-  let seconds = Date.parse(`${base}Z`) / 1000
+  const [, day = '', hour, minute, second, fraction = '', zone, sign, hours, minutes] = match
+  let seconds = parseDay(day) + Number(hour) * 3600 + Number(minute) * 60 + Number(second)
   if (Number.isNaN(seconds)) return undefined
   if (zone !== 'Z') {
     const offset = Number(hours) * 3600 + Number(minutes) * 60

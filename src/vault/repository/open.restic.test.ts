@@ -7,7 +7,8 @@ import { Scratch } from '../../../test/support/scratch.ts'
 import { Restic, type ResticVersion } from '../../../test/support/servers/restic.ts'
 import { initRepository, openRepository } from './open.ts'
 import type { Repository } from './repository.ts'
-import { decodeTree, encodeTree, type TreeNode } from './tree-codec.ts'
+import { encodeTree, type TreeNode } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 
 const { signal } = new AbortController()
 const password = 'correct horse'

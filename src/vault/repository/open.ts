@@ -197,6 +197,10 @@ class OpenRepository implements Repository {
     return decodeIndex(await this.loadJson('index', file, options), `index/${file.id}`)
   }
 
+  has(type: BlobType, id: string) {
+    return this.#index.has(type, id)
+  }
+
   find(type: BlobType, id: string) {
     return this.#index.find(type, id)
   }
@@ -266,6 +270,10 @@ class OpenRepository implements Repository {
 
   openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer {
     return this.#opener.open(blob, envelope)
+  }
+
+  viewBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer {
+    return this.#opener.view(blob, envelope)
   }
 
   openPackProver(workers: number): PackProver {

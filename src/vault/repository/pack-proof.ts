@@ -12,7 +12,7 @@ export type PackDamage = {
 /** What takes packs apart: a repository, or a worker that has its keys. */
 export interface PackOpener {
   decodePack(pack: string, bytes: Buffer): PackedBlob[]
-  openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer
+  viewBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer
 }
 
 /**
@@ -63,7 +63,7 @@ export class PackProof {
           `read ${blob.type} blob ${blob.id}: the pack ends before it does`,
         )
       }
-      opener.openBlob(blob, envelope)
+      opener.viewBlob(blob, envelope)
     })
     if (!sound) this.#damaged.push(blob.id)
   }

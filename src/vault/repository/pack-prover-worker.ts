@@ -19,7 +19,7 @@ const cipher = new EnvelopeCipher(
 const blobs = new BlobOpener(cipher)
 const opener: PackOpener = {
   decodePack: (pack, bytes) => decodePack(cipher, bytes, `pack ${pack}`),
-  openBlob: (blob, envelope) => blobs.view(blob, envelope),
+  viewBlob: (blob, envelope) => blobs.view(blob, envelope),
 }
 
 port.on('message', ({ pack, bytes }: ProverRequest) => {

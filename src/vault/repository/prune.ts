@@ -168,12 +168,12 @@ class Prune {
         signal: this.#signal,
         onTree: () => this.#step(),
         onDamaged: (id, fault) => {
-          if (this.#repository.find('tree', id)) throw refused(fault)
+          if (this.#repository.has('tree', id)) throw refused(fault)
           missing.push({ type: 'tree', id })
         },
       })
       for (const id of used.data) {
-        if (!this.#repository.find('data', id)) missing.push({ type: 'data', id })
+        if (!this.#repository.has('data', id)) missing.push({ type: 'data', id })
       }
       const [first] = missing
       if (!first) return used

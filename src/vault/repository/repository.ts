@@ -132,6 +132,8 @@ export interface Repository extends AsyncDisposable {
     onDamaged?: ((id: string, fault: Fault) => void) | undefined
   }): Promise<void>
   find(type: BlobType, id: string): BlobPlace | undefined
+  /** Whether `find` would find it; much cheaper. */
+  has(type: BlobType, id: string): boolean
   /** All places of a blob: more than one when it was stored twice. */
   findAll(type: BlobType, id: string): Iterable<BlobPlace>
   /** Every blob of the loaded index with its place, duplicates too, in no order. */
@@ -171,6 +173,8 @@ export interface Repository extends AsyncDisposable {
   openPackProver(workers: number): PackProver
   /** Opens an envelope cut out of a pack, unpacks it, and compares it with the id. */
   openBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer
+  /** The same in memory that the next call uses again. */
+  viewBlob(blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>, envelope: Buffer): Buffer
   /** What lies in a folder, ascending by id; a failed listing throws. */
   listFiles(folder: JsonFolder | 'keys', options: { signal: AbortSignal }): Promise<StoredFile[]>
   /** The JSON of a small file; its bytes are compared with its name. */

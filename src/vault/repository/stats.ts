@@ -7,7 +7,7 @@ import { plainBytesOf } from './pack.ts'
 import { listPacks } from './pack-list.ts'
 import type { BlobType, Repository, Snapshot } from './repository.ts'
 import { findUsedBlobs } from './tree-usage.ts'
-import { decodeTree } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 import { TreeLoader } from './tree-loader.ts'
 
 export type StatsOptions = {

@@ -9,7 +9,8 @@ import { test } from 'node:test'
 import koffi from 'koffi'
 import { Restic } from '../../../test/support/servers/restic.ts'
 import { runProgram } from '../../../test/support/servers/tool.ts'
-import { decodeTree, encodeTree } from './tree-codec.ts'
+import { encodeTree } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 
 const asRoot = process.getuid?.() === 0
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Fault } from '#base/faults'
-import { decodeTree, encodeTree, TreeBuilder, type TreeNode } from './tree-codec.ts'
+import { encodeTree, TreeBuilder, type TreeNode } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 
 const id = 'ab'.repeat(32)
 const other = 'cd'.repeat(32)

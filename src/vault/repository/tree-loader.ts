@@ -1,7 +1,7 @@
 import { Fault, isFault } from '#base/faults'
 import { packKey } from './pack.ts'
 import type { BlobPlace, Repository } from './repository.ts'
-import { decodeTree } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 
 /** Whole packs that are kept at hand, and the size above which none is. */
 const packsMax = 3

@@ -1,6 +1,7 @@
 import { Fault } from '#base/faults'
 import type { Repository } from './repository.ts'
-import { decodeTree, type TreeNode } from './tree-codec.ts'
+import type { TreeNode } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 
 /** Blobs fetched ahead of the one that is being consumed. */
 const aheadMax = 4

@@ -1,7 +1,8 @@
 import { type Fault, isFault } from '#base/faults'
 import { IdSet } from './id-set.ts'
 import type { Repository } from './repository.ts'
-import { decodeTree, type TreeNode } from './tree-codec.ts'
+import type { TreeNode } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 
 /** What is needed to read trees. */
 export type TreeSource = Pick<Repository, 'loadBlob' | 'loadBlobs'>

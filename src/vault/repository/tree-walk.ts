@@ -1,6 +1,7 @@
 import { Fault } from '#base/faults'
 import type { Repository } from './repository.ts'
-import { decodeTree, type TreeNode } from './tree-codec.ts'
+import type { TreeNode } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 import { TreeLoader } from './tree-loader.ts'
 
 /** What a walk of a stored tree comes by, depth first, names in byte order; paths are relative to its root. */

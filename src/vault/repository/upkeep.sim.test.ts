@@ -20,7 +20,7 @@ import { openRepository } from './open.ts'
 import { pruneRepository } from './prune.ts'
 import { parseUnusedLimit } from './prune-plan.ts'
 import type { Repository } from './repository.ts'
-import { decodeTree } from './tree-codec.ts'
+import { decodeTree } from './tree-decoder.ts'
 
 // Two machines with clocks that are an hour apart work on one vault: they back up, forget, prune, die in the midst of
 // it, and meet a store that fails, answers late or lists late. Whatever happened, every snapshot gives back its bytes.

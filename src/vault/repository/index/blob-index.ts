@@ -1,4 +1,5 @@
 import { assert } from '#base/faults'
+import { takeId } from '../blob-id.ts'
 import { parseJson } from '../json.ts'
 import { indexMemoryBlobsMax } from '../limits.ts'
 import type { BlobPlace, BlobType, IndexedPack } from '../repository.ts'
@@ -18,6 +19,9 @@ export class BlobIndex {
   readonly #packs = new PackNames()
 
   readonly #memoryBlobsMax: number
+  /** The id that is asked for, as bytes and as words. */
+  readonly #asked = Buffer.alloc(32)
+  readonly #askedWords = idWords(this.#asked)
 
   constructor(memoryBlobsMax = indexMemoryBlobsMax) {
     this.#memoryBlobsMax = memoryBlobsMax
@@ -87,8 +91,30 @@ export class BlobIndex {
     }
   }
 
+  /** Whether there is any place of the blob: asked for every chunk of every file, so without making objects. */
+  has(type: BlobType, id: string): boolean {
+    takeId(id, 'id of a blob')
+    this.#asked.write(id, 'hex')
+    const tree = type === 'tree'
+    const words = this.#askedWords
+    return this.#firstStored(words, tree) >= 0 || !this.table.runs.find(words, tree).next().done
+  }
+
   find(type: BlobType, id: string): BlobPlace | undefined {
-    return this.findAll(type, id).next().value ?? undefined
+    const words = hexWords(id)
+    const tree = type === 'tree'
+    const record = this.#firstStored(words, tree)
+    const place =
+      record >= 0 ? this.table.placeOf(record) : this.table.runs.find(words, tree).next().value
+    return place && this.#named(place)
+  }
+
+  /** The first record of the blob that is not only claimed; -1 when there is none. */
+  #firstStored(words: Uint32Array, tree: boolean): number {
+    let record = -1
+    do record = this.table.locked(() => this.table.findRecord(words, tree, record))
+    while (record >= 0 && this.table.placeOf(record).pack === pendingPack)
+    return record
   }
 
   /** All places of a blob: more than one when it was stored twice. */
