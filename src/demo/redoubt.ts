@@ -21,6 +21,8 @@ export type ProtectNews = {
   readonly position?: { readonly at: string } | undefined
   readonly vaults: readonly { readonly durable?: string | undefined }[]
   readonly lastBase?: string | undefined
+  /** Why the durability that was asked for is not had. */
+  readonly degraded?: string | undefined
 }
 
 /** The command line, as a user types it: the story uses nothing that the reader cannot use too. */

@@ -22,7 +22,10 @@ import { Session } from './protocol/session.ts'
 
 const commandBinlogDump = 0x12
 const commandRegister = 0x15
-const heartbeatPeriodNs = 1_000_000_000
+/** The stream wakes at least so often: what the watch has learnt of an idle log goes on then. */
+const heartbeatPeriodNs = 250_000_000
+/** A server that sends not even heartbeats for so long is taken for gone: half-open connections look like this. */
+const silenceMaxMs = 10_000
 /** The server sent all that is in a file that it will not add to: not an answer to a dump that waits. */
 const endHeader = 0xfe
 const errorHeader = 0xff
@@ -91,6 +94,7 @@ export class Dump implements AsyncDisposable {
       request.writeUInt16LE(flavor.family === 'mariadb' ? 2 : 0, 4)
       request.writeUInt32LE(options.serverId, 6)
       session.send(commandBinlogDump, Buffer.concat([request, Buffer.from(file)]))
+      session.limitSilence(silenceMaxMs)
       return new Dump(session, options.semiSync)
     } catch (error) {
       session.destroy()
@@ -184,6 +188,11 @@ export class Dump implements AsyncDisposable {
     payload.writeBigUInt64LE(BigInt(offset), 1)
     payload.write(file, 9)
     this.#session.sendAlone(payload)
+  }
+
+  /** The other connection to the server is dead: so may be this one. The reading ends with that. */
+  abandon(reason: Fault): void {
+    this.#session.destroy(reason)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

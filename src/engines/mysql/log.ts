@@ -15,8 +15,8 @@ import { fileNumber, formatPlace, parsePlace } from './position.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { type LogFile, readAllGtids, readHistory, readLogFiles } from './server.ts'
+import { LogWatch, Waiting } from './watch.ts'
 
-const statusPeriodMs = 1000
 /** Connections in a row that brought nothing. */
 const failuresMax = 6
 const reconnect = { triesMax: 12, firstDelayMs: 50, delayMaxMs: 5_000 }
@@ -26,8 +26,6 @@ type Link = {
   readonly control: Session
   readonly dump: Dump
   readonly files: readonly LogFile[]
-  /** The server's clock minus ours. */
-  readonly clockAheadUs: bigint
 }
 
 type Item = LogBlock | LogBeat
@@ -42,8 +40,11 @@ export class BinlogSource implements LogSource, AsyncDisposable {
   #history: string
   #link: Link | undefined
   #names = new Map<number, string>()
-  /** What was last said of the source's not waiting for us. */
-  #degraded: string | undefined
+  readonly #waiting: Waiting | undefined
+  /** What was last said of the source's not waiting for us; null before the first word, which is told in any case. */
+  #degraded: string | undefined | null = null
+  /** Kept over reconnections: a commit may wait for an acknowledgement that was lost with the connection. */
+  #acked: { readonly name: string; readonly offset: number } | undefined
   /** All transactions up to the cursor: by them the log of another server is joined to this one's. */
   #gtids: GtidSet | undefined
 
@@ -52,6 +53,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     this.#flavor = flavor
     this.#history = history
     this.#options = options
+    this.#waiting = options.durability === 'strict' ? new Waiting() : undefined
     // The upper half of the numbers: far from those that people give to servers.
     this.#serverId = (crc32(options.name) | 0x80000000) >>> 0
   }
@@ -90,6 +92,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     const place = parsePlace(upTo.at)
     const name = this.#names.get(place.file)
     if (name === undefined || place.offset === 0) return
+    this.#acked = { name, offset: place.offset }
     this.#link?.dump.acknowledge(name, place.offset)
   }
 
@@ -101,31 +104,25 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     const cursor = await retry(reconnect, signal, () => this.#connect(from, signal))
     const link = this.#link
     if (!link) throw new Fault('unreachable', 'read binary log: the connection is gone')
-    const watch = this.#watch(link, signal)
-    try {
-      const reader = new FileReader(cursor, this.#flavor.family)
-      for await (const dumped of link.dump.read(signal)) {
-        let item: Item | undefined
-        if (dumped.kind === 'file') {
-          item = reader.begin(dumped.name)
-          this.#names.set(fileNumber(dumped.name), dumped.name)
-        } else if (dumped.kind === 'bytes') item = reader.take(dumped.bytes, dumped.ended)
-        else if (dumped.kind === 'drained') item = reader.flush()
-        else item = this.#beat(reader, link)
-        this.#gtids = reader.gtids
-        if (item) yield { cursor: reader.cursor, item }
+    await using watch = this.#watch(link, signal)
+    const reader = new FileReader(cursor, this.#flavor.family)
+    let acked = this.#acked
+    for await (const dumped of link.dump.read(signal)) {
+      let block: LogBlock | undefined
+      if (dumped.kind === 'file') {
+        block = reader.begin(dumped.name)
+        this.#names.set(fileNumber(dumped.name), dumped.name)
+      } else if (dumped.kind === 'bytes') block = reader.take(dumped.bytes, dumped.ended)
+      else if (dumped.kind === 'drained') block = reader.flush()
+      this.#gtids = reader.gtids
+      if (acked && reader.caughtUp) {
+        link.dump.acknowledge(acked.name, acked.offset)
+        acked = undefined
       }
-    } finally {
-      await watch.stop()
+      if (block) yield { cursor: reader.cursor, item: block }
+      const beat = readBeat(reader, watch)
+      if (beat) yield { cursor: reader.cursor, item: beat }
     }
-  }
-
-  #beat(reader: FileReader, link: Link): LogBeat | undefined {
-    const { history, place } = reader.cursor
-    // While bytes before the cursor are read again the log's end is not where we are.
-    if (!reader.caughtUp) return undefined
-    const timeUs = BigInt(systemTime.now()) * 1000n + link.clockAheadUs
-    return { kind: 'beat', history, at: formatPlace(place), timeUs }
   }
 
   async #connect(from: Cursor | undefined, signal: AbortSignal): Promise<Cursor> {
@@ -141,8 +138,9 @@ export class BinlogSource implements LogSource, AsyncDisposable {
         semiSync: this.#options.durability === 'strict',
         replicaUuid: this.#replicaUuid,
       })
-      const clockAheadUs = await readClockAhead(control, signal)
-      this.#link = { control, dump, files, clockAheadUs }
+      this.#link = { control, dump, files }
+      // What another server was told says nothing to this one.
+      if (cursor.history !== this.#history) this.#acked = undefined
       this.#history = cursor.history
       for (const file of files) this.#names.set(fileNumber(file.name), file.name)
       return cursor
@@ -183,31 +181,17 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     return continueFrom(from, files)
   }
 
-  /** Looks every second whether the source still waits for us. */
-  #watch(link: Link, signal: AbortSignal): { stop(): Promise<void> } {
+  #watch(link: Link, signal: AbortSignal): LogWatch {
     const { onDegraded } = this.#options
-    if (this.#options.durability !== 'strict' || !onDegraded) return { stop: async () => undefined }
-    const done = new AbortController()
-    const both = AbortSignal.any([signal, done.signal])
-    const loop = async () => {
-      for (;;) {
-        await systemTime.sleep(statusPeriodMs, both)
-        const now = await readDegraded(link.control, this.#flavor, both)
-        if (now !== this.#degraded) onDegraded(now)
-        this.#degraded = now
-      }
+    const onVerdict = (said: string | undefined) => {
+      if (said === this.#degraded) return
+      this.#degraded = said
+      onDegraded?.(said)
     }
-    const running = loop().catch((error: unknown) => {
-      if (done.signal.aborted || signal.aborted) return
-      this.#degraded = `the state of semi-synchronous replication cannot be read: ${String(error)}`
-      onDegraded(this.#degraded)
-    })
-    return {
-      stop: async () => {
-        done.abort()
-        await running
-      },
-    }
+    const onLost = (error: Fault) => link.dump.abandon(error)
+    const { control: session } = link
+    const waiting = this.#waiting
+    return new LogWatch({ session, flavor: this.#flavor, waiting, onVerdict, onLost }, signal)
   }
 
   async #unlink(): Promise<void> {
@@ -221,6 +205,16 @@ export class BinlogSource implements LogSource, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#unlink()
   }
+}
+
+function readBeat(reader: FileReader, watch: LogWatch): LogBeat | undefined {
+  // While bytes before the cursor are read again the log's end is not where we are.
+  if (!reader.caughtUp) return undefined
+  const { history, place } = reader.cursor
+  const timeUs = watch.takeTimeUs(place)
+  return timeUs === undefined
+    ? undefined
+    : { kind: 'beat', history, at: formatPlace(place), timeUs }
 }
 
 const resetHint = 'The binary logs were reset: a new base backup begins their next history.'
@@ -260,28 +254,4 @@ function continueFrom(from: Cursor, files: readonly LogFile[]): Cursor {
     )
   }
   return { ...from, name: file.name }
-}
-
-/** Undefined while the source waits for replicas as it should. */
-async function readDegraded(
-  control: Session,
-  flavor: Flavor,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  const rows = await control.texts(`SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_status'`, { signal })
-  const names = flavor.sourceWords ? /source|master/i : /master/i
-  const status = rows.find(([name]) => names.test(name ?? ''))?.[1]
-  if (status === 'ON') return undefined
-  return status === undefined
-    ? 'the source has no semi-synchronous replication'
-    : 'the source fell back to asynchronous replication: commits do not wait for the vault'
-}
-
-async function readClockAhead(control: Session, signal: AbortSignal): Promise<bigint> {
-  const before = systemTime.now()
-  const row = await control.one('SELECT UNIX_TIMESTAMP(NOW(6))', { signal })
-  const after = systemTime.now()
-  const [seconds = '0', fraction = ''] = (row?.[0] ?? '0').split('.')
-  const theirs = BigInt(seconds) * 1_000_000n + BigInt(fraction.padEnd(6, '0').slice(0, 6))
-  return theirs - BigInt(Math.round((before + after) / 2)) * 1000n
 }

@@ -33,7 +33,7 @@ const statusEveryMs = 5_000
 /** In `async` nobody waits for an acknowledgement: the server is told at most so often, so as not to write for each block. */
 const ackEveryMs = 250
 /** A server that says nothing for so long is taken for gone: half-open connections look like this. */
-const silenceMaxMs = 30_000
+const silenceMaxMs = 10_000
 /** A lost connection is tried again for so long before the failure is handed on. */
 const reconnectMaxMs = 300_000
 const reconnectDelayMaxMs = 5_000

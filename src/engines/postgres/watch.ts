@@ -6,6 +6,8 @@ import { type Address, openSession, type Session } from './connection.ts'
 import { parseLsn, toAt } from './lsn.ts'
 
 const askEveryMs = 1_000
+/** A question that is not answered for so long means a connection that is half-open: so may be that of the log. */
+const answerMaxMs = 10_000
 /** Beats that wait for their bytes; older ones go, a newer one says more. */
 const beatsMax = 64
 
@@ -38,7 +40,9 @@ export class LogWatch implements AsyncDisposable {
   readonly #beats: { readonly lsn: bigint; readonly timeUs: bigint }[] = []
   #task: Promise<void> | undefined
   #failure: unknown
-  #degraded: string | undefined
+  #silent: Fault | undefined
+  /** What was last told; null before the first word, so that the end of an older alarm is told too. */
+  #degraded: string | undefined | null = null
 
   constructor(options: Options) {
     this.#options = options
@@ -51,9 +55,12 @@ export class LogWatch implements AsyncDisposable {
     })
   }
 
-  /** Throws what ended the watch: a lost slot. */
+  /** Throws what ended the watch (a lost slot), and once, when the server does not answer: the stream connects anew then. */
   check(): void {
     if (this.#failure instanceof Error) throw this.#failure
+    const silent = this.#silent
+    this.#silent = undefined
+    if (silent) throw silent
   }
 
   /** The beats whose bytes have all come, only the newest of them. */
@@ -77,7 +84,8 @@ export class LogWatch implements AsyncDisposable {
         } catch (error) {
           signal.throwIfAborted()
           // The stream itself reports a server that is away; the watch only asks again.
-          if (!isFault(error, 'unreachable')) throw error
+          if (!isFault(error, 'unreachable', 'timeout')) throw error
+          if (error.code === 'timeout') this.#silent = error
           await session?.[Symbol.asyncDispose]()
           session = undefined
         }
@@ -89,8 +97,19 @@ export class LogWatch implements AsyncDisposable {
   }
 
   async #ask(session: Session, signal: AbortSignal): Promise<void> {
-    const { slot } = this.#options
-    const [row] = await session.query(question, { signal, values: [slot], doing: 'watch the log' })
+    const { slot, address } = this.#options
+    const patience = AbortSignal.timeout(answerMaxMs)
+    const options = {
+      signal: AbortSignal.any([signal, patience]),
+      values: [slot],
+      doing: 'watch the log',
+    }
+    const [row] = await session.query(question, options).catch((error: unknown) => {
+      signal.throwIfAborted()
+      if (!patience.aborted) throw error
+      const said = `watch the log of ${address.shown}: no answer for ${answerMaxMs / 1000} s`
+      throw new Fault('timeout', said, { cause: error })
+    })
     const lsn = row?.['lsn'] ?? undefined
     if (lsn !== undefined) {
       this.#beats.push({ lsn: parseLsn(lsn), timeUs: BigInt(row?.['time_us'] ?? 0) })

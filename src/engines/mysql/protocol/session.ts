@@ -50,6 +50,7 @@ export class Session implements AsyncDisposable {
   #wake: (() => void) | undefined
   #sequence = 0
   #turn: Promise<void> = Promise.resolve()
+  #silenceMaxMs: number | undefined
 
   private constructor(endpoint: Endpoint, id: number, stream: Duplex) {
     this.endpoint = endpoint
@@ -86,6 +87,11 @@ export class Session implements AsyncDisposable {
 
   static take(endpoint: Endpoint, id: number, stream: Duplex): Session {
     return new Session(endpoint, id, stream)
+  }
+
+  /** From now on a server that says nothing for so long while it is waited for is taken for gone (a half-open connection). */
+  limitSilence(ms: number): void {
+    this.#silenceMaxMs = ms
   }
 
   /** Runs one statement and gathers its rows: for results of known size. Calls that overlap wait for their turn. */
@@ -306,10 +312,7 @@ export class Session implements AsyncDisposable {
     while (have < size) {
       while (this.#queue.length === 0) {
         if (this.#failure !== undefined) throw this.#lost()
-        const { promise, resolve } = Promise.withResolvers<void>()
-        this.#wake = resolve
-        await promise
-        this.#wake = undefined
+        await this.#arrival()
       }
       for (const chunk of this.#queue) parts.push(chunk)
       have += this.#queuedBytes
@@ -320,6 +323,22 @@ export class Session implements AsyncDisposable {
     this.#buffer =
       parts.length === 2 && rest.length === 0 ? (parts[1] ?? rest) : Buffer.concat(parts)
     this.#pos = 0
+  }
+
+  async #arrival(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#wake = resolve
+    const limitMs = this.#silenceMaxMs
+    const timer =
+      limitMs === undefined ? undefined : setTimeout(() => this.#giveUp(limitMs), limitMs)
+    await promise
+    clearTimeout(timer)
+    this.#wake = undefined
+  }
+
+  #giveUp(silentMs: number): void {
+    const said = `read from ${this.endpoint.shown}: the server said nothing for ${silentMs / 1000} s`
+    this.destroy(new Fault('timeout', said))
   }
 
   #fail(error: unknown): void {

@@ -114,7 +114,7 @@ export class Wire {
 
   /** The next message; undefined when none came within `timeoutMs`. */
   async next(signal: AbortSignal, timeoutMs?: number): Promise<Message | undefined> {
-    const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutMs
+    const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs
     for (;;) {
       signal.throwIfAborted()
       const message = this.poll()
@@ -122,7 +122,7 @@ export class Wire {
       if (this.#ended) throw this.#lost()
       // A message larger than the limit of what may wait must still come in whole.
       if (!this.#resumeTimer) this.#stream.resume()
-      const leftMs = deadline - Date.now()
+      const leftMs = deadline - performance.now()
       if (leftMs <= 0) return undefined
       await this.#arrival(signal, leftMs)
     }
