@@ -127,8 +127,6 @@ class Copy {
   readonly #snapshot: Snapshot
   readonly #sink: BaseSink
   readonly #options: BaseOptions & { readonly chunkBytes?: number | undefined }
-  /** One for all sessions: each run of it is over before another begins. */
-  readonly #kernel = new RowKernel()
   readonly #ready: Job[] = []
   readonly #open = new Map<Table, number>()
   readonly #startMs = systemTime.monotonicMs()
@@ -158,7 +156,7 @@ class Copy {
     await using control = await Session.open(this.#source.endpoint, this.#options)
     await tasks(this.#options.signal, async (t) => {
       const work = sessions.map((session) =>
-        t.run((signal) => this.#work(session, control, signal)),
+        t.run((signal) => this.#work({ session, kernel: new RowKernel() }, control, signal)),
       )
       if (frozen) work.push(t.run((signal) => this.#copyFrozen(frozen, solid, signal)))
       await Promise.all(work)
@@ -185,19 +183,21 @@ class Copy {
     tables: readonly Table[],
     signal: AbortSignal,
   ): Promise<void> {
+    const reader = { session, kernel: new RowKernel() }
     for (const table of tables) {
       const chunk = { index: 0, from: undefined, to: undefined }
-      await this.#copy(session, { table, chunk }, signal)
+      await this.#copy(reader, { table, chunk }, signal)
     }
     await this.#snapshot.release()
   }
 
-  async #work(session: Session, control: Session, signal: AbortSignal): Promise<void> {
+  async #work(reader: RowReader, control: Session, signal: AbortSignal): Promise<void> {
+    const { session } = reader
     await session.query('SAVEPOINT redoubt', { signal })
     for (;;) {
       const job = this.#ready.shift() ?? (await this.#plan(session, signal))
       if (!job) return
-      await this.#copy(session, job, signal)
+      await this.#copy(reader, job, signal)
       const left = (this.#open.get(job.table) ?? 1) - 1
       this.#open.set(job.table, left)
       if (left === 0) {
@@ -220,17 +220,15 @@ class Copy {
     return jobs[0]
   }
 
-  async #copy(session: Session, job: Job, signal: AbortSignal): Promise<void> {
+  async #copy(reader: RowReader, job: Job, signal: AbortSignal): Promise<void> {
+    const { session } = reader
     const { table, chunk } = job
     const path = chunkPath(table, chunk.index)
     this.#options.progress.current = `${table.database}.${table.name}`
     await this.#guarded(table, async () => {
       const counted = { rows: 0, bytes: 0 }
       const sql = selectRows(table, conditionOf(table, chunk))
-      const content = this.#throttled(
-        readRows(session, sql, { counted, kernel: this.#kernel }, signal),
-        signal,
-      )
+      const content = this.#throttled(readRows(reader, sql, counted, signal), signal)
       await this.#sink.file(path, fileEntry(this.#snapshot.timeUs), content)
       const list = this.files.get(table) ?? []
       list.push({ path, rows: counted.rows, sizeBytes: counted.bytes })
@@ -292,21 +290,24 @@ function changed(table: Table, cause?: unknown): Fault {
   })
 }
 
-/** The rows of a statement as lines for LOAD DATA. */
+/** A session and the loop for its rows: no other result may pass through it meanwhile. */
+export type RowReader = { readonly session: Session; readonly kernel: RowKernel }
+
+/** The rows of a statement as lines for LOAD DATA: each buffer lasts only until the next is asked for. */
 export async function* readRows(
-  session: Session,
+  { session, kernel }: RowReader,
   sql: string,
-  into: { readonly counted: { rows: number; bytes: number }; readonly kernel: RowKernel },
+  counted: { rows: number; bytes: number },
   signal: AbortSignal,
 ): AsyncGenerator<Buffer, void, void> {
-  const { counted, kernel } = into
+  using _ = session.guard(signal)
   const text = new RowText(await session.beginRows(sql, { signal }), kernel)
   try {
     while (!text.done) {
-      text.push(await session.raw({ signal }))
-      for (const bytes of text.ready(text.done)) {
-        counted.bytes += bytes.length
-        yield bytes
+      const bytes = await session.raw()
+      for (const lines of text.take(bytes)) {
+        counted.bytes += lines.length
+        yield lines
       }
     }
     counted.rows += text.rows

@@ -39,7 +39,13 @@ export async function copySelection(
   for (const table of tables.filter(hasRows)) {
     progress.current = `${table.database}.${table.name}`
     const counted = { rows: 0, bytes: 0 }
-    const content = readRows(source, selectRows(table, undefined), { counted, kernel }, signal)
+    const rows = readRows(
+      { session: source, kernel },
+      selectRows(table, undefined),
+      counted,
+      signal,
+    )
+    const content = owned(rows)
     const loaded = await target.load(loadRows(table, table.columns, 'rows'), content, { signal })
     if (loaded.affectedRows !== counted.rows) {
       throw new Fault(
@@ -49,6 +55,11 @@ export async function copySelection(
     }
   }
   for (const statement of loadSettings) await target.query(statement, { signal })
+}
+
+/** The socket may keep what it is given for longer than rows last. */
+async function* owned(rows: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, void> {
+  for await (const lines of rows) yield Buffer.from(lines)
 }
 
 async function makePlace(

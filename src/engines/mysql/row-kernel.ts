@@ -44,21 +44,22 @@ function compile(): object {
   return compiled
 }
 
-/** What one run made of the packets given. */
+/** What one run came to. */
 export type Taken = {
-  /** How many bytes of the input are done. */
-  readonly consumed: number
   readonly rows: number
-  /** A view of the kernel's memory: copy it before the next run. */
-  readonly text: Buffer
+  /** Nothing more can be done now with what was put in: it wants the rest of a packet, or `stopped`. */
+  readonly idle: boolean
   /** The next packet is none of a common row: the end, an error, or a long one. */
   readonly stopped: boolean
 }
 
-/** The row loop in WebAssembly, with a memory of its own. */
+/** The row loop in WebAssembly, with a memory of its own: one result at a time. */
 export class RowKernel {
   readonly #calls: Exports
   readonly #memory: Buffer
+  #from = inputAt
+  #end = inputAt
+  #out = outputAt
 
   constructor() {
     const memory = new WebAssembly.Memory({ initial: memoryPages, maximum: memoryPages })
@@ -67,20 +68,61 @@ export class RowKernel {
     this.#memory = Buffer.from(memory.buffer)
   }
 
-  /** Takes as many whole packets as there are in the first part of `bytes`, from `start` on. */
-  take(bytes: Buffer, start: number, columns: number, largest: number): Taken {
-    const size = bytes.copy(this.#memory, inputAt, start, start + inputBytes)
+  /** Bytes that were put in and not taken yet. */
+  get waitingBytes(): number {
+    return this.#end - this.#from
+  }
+
+  /** Copies as many bytes as there is room for behind those that wait; returns how many. */
+  put(bytes: Buffer, start: number): number {
+    if (this.#from > inputAt) {
+      this.#memory.copyWithin(inputAt, this.#from, this.#end)
+      this.#end -= this.#from - inputAt
+      this.#from = inputAt
+    }
+    const size = bytes.copy(
+      this.#memory,
+      this.#end,
+      start,
+      start + inputAt + inputBytes - this.#end,
+    )
+    this.#end += size
+    return size
+  }
+
+  /** Takes as many whole packets as there are, or as have room in the output. */
+  run(columns: number, largest: number): Taken {
     const outputEnd = outputAt + outputBytes
-    const end = inputAt + size
-    const at = this.#calls.takeRows(inputAt, end, columns, outputAt, outputEnd, largest)
+    const { takeRows } = this.#calls
+    this.#from = takeRows(this.#from, this.#end, columns, this.#out, outputEnd, largest)
     const reason = this.#memory.readUInt32LE(8)
     if (reason === 3) throw new Fault('protocol', 'read rows: a packet is no row of this result')
-    const outEnd = this.#memory.readUInt32LE(0)
-    return {
-      consumed: at - inputAt,
-      rows: this.#memory.readUInt32LE(4),
-      text: this.#memory.subarray(outputAt, outEnd),
-      stopped: reason === 2,
-    }
+    this.#out = this.#memory.readUInt32LE(0)
+    return { rows: this.#memory.readUInt32LE(4), idle: reason !== 1, stopped: reason === 2 }
+  }
+
+  /** Size of the lines that were made and not taken yet. */
+  get textBytes(): number {
+    return this.#out - outputAt
+  }
+
+  /** The lines that were made: a view, right until the next run. */
+  takeText(): Buffer {
+    const text = this.#memory.subarray(outputAt, this.#out)
+    this.#out = outputAt
+    return text
+  }
+
+  /** Forgets what waits: another result begins. */
+  clear(): void {
+    this.#out = outputAt
+    this.#from = this.#end = inputAt
+  }
+
+  /** Gives back what waits. */
+  drain(): Buffer {
+    const rest = Buffer.from(this.#memory.subarray(this.#from, this.#end))
+    this.#from = this.#end = inputAt
+    return rest
   }
 }

@@ -17,6 +17,9 @@ escapes[tab] = 0x74
 escapes[newline] = 0x6e
 escapes[backslash] = backslash
 
+/** Lines are given on when there are so many, or when they end: the more at a time the less it costs. */
+const giveMinBytes = 512 * 1024
+
 /**
  * Turns the row packets of a text result into lines for LOAD DATA without decoding a value: cells separated by tabs,
  * `\N` for NULL, and zero byte, tab, newline and backslash escaped. Bytes go in as they come from the socket, packet
@@ -26,7 +29,8 @@ export class RowText {
   readonly #columns: number
   readonly #kernel: RowKernel | undefined
   readonly #ready: Buffer[] = []
-  #out = Buffer.allocUnsafeSlow(outSize)
+  /** Of what no kernel makes: there from the first such row on. */
+  #out = Buffer.alloc(0)
   #used = 0
   #carry: Buffer | undefined
   // The slow path's place inside a packet that no chunk holds whole.
@@ -47,71 +51,85 @@ export class RowText {
   constructor(columns: number, kernel?: RowKernel) {
     this.#columns = columns
     this.#kernel = kernel
+    kernel?.clear()
   }
 
-  /** Takes bytes of the socket; what is finished is taken with `ready`. */
-  push(bytes: Buffer): void {
+  /**
+   * Takes bytes of the socket and gives lines when many are finished, or the last: views that last until the next is
+   * asked for.
+   */
+  *take(bytes: Buffer): Generator<Buffer, void, void> {
     let source = bytes
-    if (this.#carry) {
-      source = Buffer.concat([this.#carry, bytes])
-      this.#carry = undefined
-    }
     let at = 0
     while (at < source.length && !this.done) {
       if (this.#inPacket) {
         at = this.#slow(source, at)
-        continue
-      }
-      const fast = this.#fast(source, at)
-      at += fast
-      const left = source.length - at
-      if (left < 4) break
-      const size = source[at]! | (source[at + 1]! << 8) | (source[at + 2]! << 16)
-      if (size === 0xffffff || size > gatherMax) {
-        this.#beginSlow(size)
-        at += 4
-      } else if (left < 4 + size) {
-        break
+      } else if (this.#kernel && !this.#isLong(source, at)) {
+        yield* this.#drainReady()
+        at += this.#kernel.put(source, at)
+        if (!(yield* this.#run(this.#kernel))) continue
+        source = Buffer.concat([this.#kernel.drain(), source.subarray(at)])
+        at = this.#plain(source, 0, true)
       } else {
-        this.#packet(source, at + 4, at + 4 + size)
-        at += 4 + size
+        if (this.#kernel && this.#kernel.textBytes > 0) yield this.#kernel.takeText()
+        const left = this.#carry ? Buffer.concat([this.#carry, source.subarray(at)]) : undefined
+        this.#carry = undefined
+        if (left) [source, at] = [left, 0]
+        const next = this.#plain(source, at, false)
+        if (next === at) {
+          this.#carry = Buffer.from(source.subarray(at))
+          break
+        }
+        at = next
       }
     }
-    if (at < source.length && !this.done) this.#carry = Buffer.from(source.subarray(at))
+    if (this.done && this.#used > 0) this.#flush()
+    yield* this.#drainReady()
   }
 
-  /** What is finished; with `all` also the last, partly filled piece. */
-  ready(all: boolean): Buffer[] {
-    if (all && this.#used > 0) this.#flush()
-    return this.#ready.splice(0)
+  /** Lines of the plain code, which come before those that the kernel will make. */
+  *#drainReady(): Generator<Buffer, void, void> {
+    if (this.#kernel && !this.#inPacket && this.#used > 0) this.#flush()
+    while (this.#ready.length > 0) yield this.#ready.shift()!
   }
 
-  /** Common rows by the kernel; returns how many bytes it took. */
-  #fast(source: Buffer, start: number): number {
-    if (!this.#kernel) return 0
-    let at = start
+  /** Whether the kernel holds nothing and a packet begins that is not for it. */
+  #isLong(source: Buffer, at: number): boolean {
+    if (this.#kernel!.waitingBytes > 0 || source.length - at < 4) return false
+    return sizeAt(source, at) > gatherMax
+  }
+
+  /** Common rows by the kernel; returns whether it stopped at a packet that is none. */
+  *#run(kernel: RowKernel): Generator<Buffer, boolean, void> {
     for (;;) {
-      const { consumed, rows, text, stopped } = this.#kernel.take(
-        source,
-        at,
-        this.#columns,
-        gatherMax,
-      )
-      at += consumed
+      const { rows, idle, stopped } = kernel.run(this.#columns, gatherMax)
       this.rows += rows
-      this.#append(text)
-      if (stopped || consumed === 0 || at === source.length) return at - start
+      const isDue = stopped || !idle || kernel.textBytes >= giveMinBytes
+      if (isDue && kernel.textBytes > 0) yield kernel.takeText()
+      if (idle) return stopped
     }
   }
 
-  #append(text: Buffer): void {
-    if (this.#used + text.length > this.#out.length && this.#used > 0) this.#flush()
-    if (text.length > this.#out.length) this.#ready.push(Buffer.from(text))
-    else this.#used += text.copy(this.#out, this.#used)
+  /** Packets in plain code, or only the first; returns how far it came: as it was when the packet is not whole. */
+  #plain(source: Buffer, start: number, once: boolean): number {
+    let at = start
+    do {
+      const left = source.length - at
+      if (left < 4) return at
+      const size = sizeAt(source, at)
+      if (size > gatherMax) {
+        this.#beginSlow(size)
+        return at + 4
+      }
+      if (left < 4 + size) return at
+      this.#packet(source, at + 4, at + 4 + size)
+      at += 4 + size
+    } while (!once && !this.done && at < source.length)
+    return at
   }
 
   #flush(): void {
-    this.#ready.push(this.#out.subarray(0, this.#used))
+    if (this.#used > 0) this.#ready.push(this.#out.subarray(0, this.#used))
     this.#out = Buffer.allocUnsafeSlow(outSize)
     this.#used = 0
   }
@@ -259,4 +277,8 @@ export class RowText {
     if (this.#used === this.#out.length) this.#flush()
     this.#out[this.#used++] = byte
   }
+}
+
+function sizeAt(source: Buffer, at: number): number {
+  return source[at]! | (source[at + 1]! << 8) | (source[at + 2]! << 16)
 }

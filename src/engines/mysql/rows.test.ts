@@ -50,13 +50,14 @@ function convert(
   kernel?: RowKernel,
 ): { text: string; rows: number } {
   const converter = new RowText(columns, kernel)
+  const lines: Buffer[] = []
   let from = 0
   for (const cut of [...cuts, bytes.length].toSorted((a, b) => a - b)) {
-    converter.push(bytes.subarray(from, cut))
+    for (const text of converter.take(bytes.subarray(from, cut))) lines.push(Buffer.from(text))
     from = cut
   }
   assert.equal(converter.done, true)
-  return { text: Buffer.concat(converter.ready(true)).toString('latin1'), rows: converter.rows }
+  return { text: Buffer.concat(lines).toString('latin1'), rows: converter.rows }
 }
 
 test('rows become lines, the same with and without the kernel, wherever the bytes are cut', () => {
@@ -115,7 +116,11 @@ test('rows of several packets pass in pieces', () => {
       encodeRow(row),
       end,
     ])
-    const cuts = Array.from({ length: Math.floor(bytes.length / 65_536) }, (_, n) => n * 65_536)
+    // The first right before the large row: the lines so far must go before it.
+    const cuts = [
+      9,
+      ...Array.from({ length: Math.floor(bytes.length / 65_536) }, (_, n) => n * 65_536),
+    ]
     const wanted = lineOf([Buffer.from('1'), null, Buffer.from('2')]) + lineOf(row)
     for (const kernel of [undefined, new RowKernel()]) {
       const done = convert(bytes, 3, cuts, kernel)

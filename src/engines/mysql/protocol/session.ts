@@ -14,6 +14,7 @@ import {
   type Result,
   type Row,
 } from './packets.ts'
+import { Inlet } from './inlet.ts'
 import { fromDriver, fromServer } from './server-error.ts'
 
 type Options = { readonly signal: AbortSignal }
@@ -51,11 +52,15 @@ export class Session implements AsyncDisposable {
   #sequence = 0
   #turn: Promise<void> = Promise.resolve()
   #silenceMaxMs: number | undefined
+  /** Of a plain connection: TLS has its own memory. */
+  readonly #rows: Inlet | undefined
 
-  private constructor(endpoint: Endpoint, id: number, stream: Duplex) {
+  private constructor(endpoint: Endpoint, id: number, stream: Duplex, rows?: Inlet) {
     this.endpoint = endpoint
     this.id = id
     this.#stream = stream
+    this.#rows = rows
+    if (rows) rows.onRows = () => this.#wake?.()
     for (const event of ['data', 'end', 'close', 'error']) stream.removeAllListeners(event)
     stream.on('data', (chunk: Buffer) => {
       this.#queue.push(chunk)
@@ -85,8 +90,8 @@ export class Session implements AsyncDisposable {
     }
   }
 
-  static take(endpoint: Endpoint, id: number, stream: Duplex): Session {
-    return new Session(endpoint, id, stream)
+  static take(endpoint: Endpoint, id: number, stream: Duplex, rows?: Inlet): Session {
+    return new Session(endpoint, id, stream, rows)
   }
 
   /** From now on a server that says nothing for so long while it is waited for is taken for gone (a half-open connection). */
@@ -191,16 +196,29 @@ export class Session implements AsyncDisposable {
     if (first[0] === errorHeader) throw fromServer(decodeError(first), `run ${shorten(sql)}`)
     const count = readLength(new Reader(first, 'result header'))
     for (let left = count; left >= 0; left--) await this.packet()
+    this.#rows?.open()
     return count
   }
 
-  /** All bytes that have come, at least one, packet headers included. */
-  async raw(options: Options): Promise<Buffer> {
-    using _ = this.guard(options.signal)
-    await this.#need(1)
-    const bytes = this.#buffer.subarray(this.#pos)
-    this.#pos = this.#buffer.length
-    return bytes
+  /**
+   * Bytes as they come, at least one, packet headers included; with a socket of our own they last until the next
+   * call. Under a `guard` of the caller's, for it is called often.
+   */
+  async raw(): Promise<Buffer> {
+    if (this.#pos < this.#buffer.length) {
+      const rest = this.#buffer.subarray(this.#pos)
+      this.#pos = this.#buffer.length
+      return rest
+    }
+    while (this.#queue.length === 0) {
+      if (this.#rows?.waitingBytes) return this.#rows.take()
+      if (this.#failure !== undefined) throw this.#lost()
+      await this.#arrival()
+    }
+    const chunk = this.#queue.shift() ?? Buffer.alloc(0)
+    this.#queuedBytes -= chunk.length
+    if (this.#queuedBytes < queueMaxBytes) this.#stream.resume()
+    return chunk
   }
 
   /** `LOAD DATA LOCAL INFILE`: sends `content` when the server asks for the file. */
@@ -235,6 +253,7 @@ export class Session implements AsyncDisposable {
   /** Sends a command; what comes back is taken by `packet`, `pieces` or `raw`. */
   send(command: number, body: Buffer): void {
     if (this.#failure !== undefined) throw this.#lost()
+    this.#rows?.close()
     this.#sendPackets(Buffer.concat([Buffer.from([command]), body]), 0)
   }
 
@@ -392,10 +411,12 @@ async function connect(
   signal: AbortSignal,
 ): Promise<Session> {
   signal.throwIfAborted()
+  const inlet = ssl ? undefined : new Inlet(endpoint)
   const driver = mysql.createConnection({
     ...(endpoint.socket === undefined
       ? { host: endpoint.host, port: endpoint.port }
       : { socketPath: endpoint.socket }),
+    ...(inlet ? { stream: () => inlet.socket } : {}),
     user: endpoint.user,
     password: endpoint.password,
     charset: 'utf8mb4_general_ci',
@@ -424,7 +445,7 @@ async function connect(
   }
   // The driver's types hide the socket; after a TLS handshake this is the encrypted one.
   const { stream, threadId } = driver as unknown as { stream: Duplex; threadId: number }
-  return Session.take(endpoint, threadId, stream)
+  return Session.take(endpoint, threadId, stream, inlet)
 }
 
 function shorten(sql: string | Buffer): string {
