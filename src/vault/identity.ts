@@ -83,10 +83,18 @@ export async function openIdentity(
       hint: 'Make one with redoubt vault init; it also adds what a plain restic repository lacks.',
     })
   }
+  let damaged: unknown
   for (const name of names.slice(0, identitiesMax)) {
-    const opened = await tryIdentity(storage, name, password, options)
-    if (opened) return opened
+    try {
+      const opened = await tryIdentity(storage, name, password, options)
+      if (opened) return opened
+    } catch (error) {
+      // One damaged identity must not lock out those who hold another password.
+      if (!isFault(error, 'corrupt')) throw error
+      damaged ??= error
+    }
   }
+  if (damaged !== undefined) throw damaged
   throw new Fault('wrong-key', `open the vault at ${storage.url}: the password opens no identity`, {
     hint: 'Give the password of one of its keys; there is no other way in.',
   })

@@ -91,9 +91,9 @@ export class OpenKeys implements VaultKeys {
     for (const name of await listIdentities(this.#storage, { signal })) {
       const object = passwordKey(name)
       try {
-        const repositoryKey = await this.#readPassword(name, signal)
-        if (repositoryKey !== undefined) {
-          named.add(repositoryKey)
+        const record = await this.#readPassword(name, signal)
+        if (record) {
+          named.add(record.repositoryKey)
           continue
         }
         const said = `password ${name} has no record: to remove it will leave its repository key`
@@ -110,20 +110,21 @@ export class OpenKeys implements VaultKeys {
     if ((await listIdentities(this.#storage, { signal })).includes(name)) {
       throw new Fault('exists', `add key ${name} to ${this.#storage.url}: there is one already`)
     }
-    // An addition that was broken off behind its record: nobody was told that its password is good.
-    await this.#removeRepositoryKey(await this.#readPassword(name, signal), signal)
-    // The repository's key first: a password whose identity is there opens everything.
-    const repositoryKey = await this.#repository.addKey(password, { signal })
-    await this.#save({ ...this.#named, name, repositoryKey }, password, false, signal)
+    // An addition that was broken off: nobody was told that its password is good.
+    const record = await this.#recallPassword(name, signal)
+    await this.#removeRepositoryKey(record?.repositoryKey, signal)
+    await this.#save(name, password, { replaces: [], signal })
   }
 
   async change(password: string, { signal }: Options): Promise<void> {
-    const before = this.#named
-    const repositoryKey = await this.#repository.addKey(password, { signal })
-    this.#named = { ...before, repositoryKey }
+    const { name, repositoryKey } = this.#named
+    // A change that was broken off before the identity leaves its new key, one broken off behind it the old one.
+    const record = await this.#recallPassword(name, signal)
+    const known = [repositoryKey, ...(record ? [record.repositoryKey, ...record.replaces] : [])]
+    const replaces = [...new Set(known)]
     // In one step from the old password to the new one; until then the old one opens both.
-    await this.#save(this.#named, password, true, signal)
-    await this.#storage.delete(`keys/${before.repositoryKey}`, { signal })
+    this.#named = await this.#save(name, password, { replaces, signal })
+    for (const id of replaces) await this.#storage.delete(`keys/${id}`, { signal })
   }
 
   async remove(name: string, { signal }: Options): Promise<void> {
@@ -141,9 +142,11 @@ export class OpenKeys implements VaultKeys {
         hint: 'Open the vault with another password to remove this one.',
       })
     }
-    const repositoryKey = await this.#readPassword(name, signal)
+    const password = await this.#readPassword(name, signal)
     await removeIdentity(this.#storage, name, { signal })
-    await this.#removeRepositoryKey(repositoryKey, signal)
+    for (const id of password ? [password.repositoryKey, ...password.replaces] : []) {
+      await this.#removeRepositoryKey(id, signal)
+    }
     await this.#storage.delete(record, { signal })
   }
 
@@ -178,11 +181,25 @@ export class OpenKeys implements VaultKeys {
     this.#keyring.remove(id)
   }
 
-  async #save(named: NamedSecrets, password: string, replace: boolean, signal: AbortSignal) {
-    const how = { signal, replace, workFactor: this.#cost.identity }
-    await savePassword(this.#storage, named, { signal })
+  /**
+   * Stores both halves of a password, the record of what belongs to it first, so that nothing is there that nobody
+   * knows of; then the repository's, because a password whose identity is there opens everything.
+   */
+  async #save(
+    name: string,
+    password: string,
+    { replaces, signal }: { readonly replaces: readonly string[]; readonly signal: AbortSignal },
+  ): Promise<NamedSecrets> {
+    let named = { ...this.#named, name }
+    const beforeStored = async (repositoryKey: string) => {
+      named = { ...named, repositoryKey }
+      await savePassword(this.#storage, named, { signal, replaces })
+    }
+    await this.#repository.addKey(password, { signal, beforeStored })
     const { masterKeys } = this.#repository
+    const how = { signal, replace: replaces.length > 0, workFactor: this.#cost.identity }
     await saveIdentity(this.#storage, { ...named, masterKeys }, password, how)
+    return named
   }
 
   /** Removes the repository's half of a password, which may have gone already. */
@@ -197,13 +214,23 @@ export class OpenKeys implements VaultKeys {
     const keys = await this.#repository.listKeys({ signal })
     const strangers = keys.filter(({ id }) => id !== this.#named.repositoryKey && !named.has(id))
     return strangers.map(({ id }): LogFinding => {
-      const said = `no password of the vault belongs to it; if restic did not add it, 'restic key remove ${id}' ends it`
+      const said = `no password of the vault belongs to it: restic added it, or a change of password was broken off`
       return { severity: 'warns', code: 'stranger', object: `keys/${id}`, said }
     })
   }
 
-  /** Which key of the repository belongs to a password that is not at hand. */
-  async #readPassword(name: string, signal: AbortSignal): Promise<string | undefined> {
+  /** What is known of a password that is about to be written anew: a damaged record is no reason not to. */
+  async #recallPassword(name: string, signal: AbortSignal): Promise<PasswordRecord | undefined> {
+    try {
+      return await this.#readPassword(name, signal)
+    } catch (error) {
+      if (isFault(error, 'forged', 'corrupt')) return undefined
+      throw error
+    }
+  }
+
+  /** Which keys of the repository belong to a password that is not at hand. */
+  async #readPassword(name: string, signal: AbortSignal): Promise<PasswordRecord | undefined> {
     const key = passwordKey(name)
     if (!(await this.#storage.stat(key, { signal }))) return undefined
     const bytes = await this.#storage.get(key, { signal })
@@ -212,8 +239,18 @@ export class OpenKeys implements VaultKeys {
     if (scope.kind !== 'root' || fields.text('name') !== name) {
       throw new Fault('forged', `check ${request.what}: it is not the vault's own`)
     }
-    return fields.hex('repositoryKey', 32)
+    const replaces = fields.has('replaces') ? fields.list('replaces') : []
+    return {
+      repositoryKey: fields.hex('repositoryKey', 32),
+      replaces: replaces.filter((id) => typeof id === 'string' && /^[0-9a-f]{64}$/.test(id)),
+    } as PasswordRecord
   }
+}
+
+type PasswordRecord = {
+  readonly repositoryKey: string
+  /** What it took the place of: gone, unless the change was broken off. */
+  readonly replaces: readonly string[]
 }
 
 const purpose = 'redoubt password record v1'
@@ -222,10 +259,11 @@ const purpose = 'redoubt password record v1'
 export async function savePassword(
   storage: Storage,
   { name, repositoryKey, secrets }: NamedSecrets,
-  options: Options,
+  { signal, replaces = [] }: Options & { readonly replaces?: readonly string[] | undefined },
 ): Promise<void> {
-  const bytes = formatSignedJson(purpose, { name, repositoryKey }, secrets.root)
-  await storage.put(passwordKey(name), bytes, options)
+  const record = { name, repositoryKey, ...(replaces.length > 0 ? { replaces } : {}) }
+  const bytes = formatSignedJson(purpose, record, secrets.root)
+  await storage.put(passwordKey(name), bytes, { signal })
 }
 
 function passwordKey(name: string): string {

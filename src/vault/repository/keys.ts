@@ -7,7 +7,7 @@ import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
 import type { Kernels } from './kernels.ts'
 import { parseJson, takeBytes, takeInteger, takeObject } from './json.ts'
 import { keysTriedMax, scryptMemoryBytesMax } from './limits.ts'
-import type { RepositoryKey } from './repository.ts'
+import type { AddKeyOptions, RepositoryKey } from './repository.ts'
 import { listFiles, readFile, type ReadOptions } from './stored-files.ts'
 
 /** The cost of turning a password into a key: N, r and p of scrypt (RFC 7914). */
@@ -51,7 +51,7 @@ export async function saveKey(
   storage: Storage,
   master: EnvelopeKeys,
   password: string,
-  options: ReadOptions & { cost?: PasswordCost | undefined; kernels: Kernels },
+  options: ReadOptions & AddKeyOptions & { cost?: PasswordCost | undefined; kernels: Kernels },
 ): Promise<string> {
   if (password === '') {
     throw new Fault('usage', 'add key: the password is empty', {
@@ -75,6 +75,7 @@ export async function saveKey(
   })
   const bytes = Buffer.from(text)
   const id = sha256Hex(bytes)
+  await options.beforeStored?.(id)
   await storage.put(`keys/${id}`, bytes, { signal: options.signal })
   return id
 }

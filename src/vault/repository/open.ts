@@ -24,6 +24,7 @@ import { lockRepository } from './lock.ts'
 import { decodePack, readPackHeader } from './pack.ts'
 import { openPackProver, type PackProver } from './pack-prover.ts'
 import type {
+  AddKeyOptions,
   BlobSaver,
   BlobType,
   IndexedPack,
@@ -317,9 +318,12 @@ class OpenRepository implements Repository {
     return listKeys(this.storage, options)
   }
 
-  async addKey(password: string, { signal }: Options): Promise<string> {
+  async addKey(
+    password: string,
+    { signal, beforeStored }: Options & AddKeyOptions,
+  ): Promise<string> {
     const { storage, master, kernels, passwordCost: cost } = this.#parts
-    const id = await saveKey(storage, master, password, { signal, kernels, cost })
+    const id = await saveKey(storage, master, password, { signal, kernels, cost, beforeStored })
     // What was written must open: a vault that nobody can enter is lost.
     if (sha256Hex(await readFile(storage, 'keys', { id }, { signal })) !== id) {
       throw new Fault('corrupt', `add key ${id.slice(0, 8)}: the store gives other bytes back`)

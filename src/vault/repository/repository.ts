@@ -108,6 +108,11 @@ export interface RepositoryLock extends AsyncDisposable {
   readonly signal: AbortSignal
 }
 
+export type AddKeyOptions = {
+  /** Called with the id of the key file before it is stored, so that no key is there that nobody knows of. */
+  readonly beforeStored?: ((id: string) => Promise<void>) | undefined
+}
+
 /**
  * A restic repository, versions 1 (read only) and 2; the format stands in docs/formats/repository.md.
  * Order of writing: packs, indexes, snapshot. Order of reading: snapshots listed before indexes are loaded.
@@ -199,7 +204,7 @@ export interface Repository extends AsyncDisposable {
   readonly masterKeys: string
   listKeys(options: { signal: AbortSignal }): Promise<RepositoryKey[]>
   /** Lets another password open the repository; returns the id of its key file. */
-  addKey(password: string, options: { signal: AbortSignal }): Promise<string>
+  addKey(password: string, options: { signal: AbortSignal } & AddKeyOptions): Promise<string>
   /** Replaces the key that opened the repository by one with another password. */
   changeKey(password: string, options: { signal: AbortSignal }): Promise<string>
   /** Removes a key file; refuses the one that opened the repository. */
