@@ -9,14 +9,14 @@ declare const WebAssembly: {
 }
 
 type Exports = {
-  takeRows(
+  readonly takeRows: (
     from: number,
     end: number,
     columns: number,
     out: number,
     outEnd: number,
     largest: number,
-  ): number
+  ) => number
 }
 
 const pageBytes = 65_536

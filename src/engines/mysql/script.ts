@@ -6,7 +6,8 @@ import { quoteName, quoteNames, quotePlain } from './sql.ts'
 export const loadSettings = [
   'SET NAMES utf8mb4',
   `SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', time_zone = '+00:00'`,
-  'SET SESSION foreign_key_checks = 0, unique_checks = 0',
+  // Unique checks stay as they are: without them MariaDB (10.7 on) sorts rows that are sorted, at twice the cost.
+  'SET SESSION foreign_key_checks = 0',
 ]
 
 /** A database's own statement, harmless where the database is there already. */
