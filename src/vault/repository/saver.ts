@@ -50,7 +50,12 @@ type Job = {
   readonly progress: Progress | undefined
 }
 
-type Blob = { readonly type: BlobType; readonly id: string; readonly plain: Uint8Array }
+/** `plain` has its memory for itself. */
+type Blob = {
+  readonly type: BlobType
+  readonly id: string
+  readonly plain: Uint8Array<ArrayBuffer>
+}
 
 /** Spreads files, streams and blobs over worker threads, and stores the packs that come back. */
 class WorkerSaver implements BlobSaver {
@@ -127,7 +132,7 @@ class WorkerSaver implements BlobSaver {
     // Trees go to one worker, so that as few packs as possible stay small.
     const lane = type === 'tree' ? this.#lane(0) : this.#quietLane((other) => other.blobBytes)
     lane.blobBytes += plain.length + blobWeightBytes
-    this.#batch(lane, { type, id, plain: Uint8Array.from(plain) })
+    this.#batch(lane, { type, id, plain: new Uint8Array(plain) })
     while (lane.blobBytes > blobBytesMax) await this.#changed()
     return id
   }
@@ -215,6 +220,8 @@ class WorkerSaver implements BlobSaver {
   }
 
   #batch(lane: Lane, blob: Blob): void {
+    // A large one is not copied once more to go with others.
+    if (blob.plain.length >= batchBytes) return this.#sendBatch(lane, [blob])
     const batch = this.#batches.get(lane) ?? { blobs: [], sizeBytes: 0 }
     batch.blobs.push(blob)
     batch.sizeBytes += blob.plain.length
@@ -225,14 +232,9 @@ class WorkerSaver implements BlobSaver {
   }
 
   #sendBatch(lane: Lane, blobs: readonly Blob[]): void {
-    const bytes = new Uint8Array(blobs.reduce((sum, { plain }) => sum + plain.length, 0))
-    let at = 0
-    const entries = blobs.map(({ type, id, plain }) => {
-      bytes.set(plain, at)
-      at += plain.length
-      return { type, id, size: plain.length }
-    })
-    lane.post({ kind: 'blobs', entries, bytes: bytes.buffer }, [bytes.buffer])
+    const entries = blobs.map(({ type, id, plain }) => ({ type, id, size: plain.length }))
+    const bytes = joinBytes(blobs.map(({ plain }) => plain))
+    lane.post({ kind: 'blobs', entries, bytes }, [bytes])
   }
 
   async #saveStream(
@@ -447,4 +449,16 @@ class WorkerSaver implements BlobSaver {
     await this.#uploads.idle()
     this.#cipher[Symbol.dispose]()
   }
+}
+
+function joinBytes(parts: readonly Uint8Array<ArrayBuffer>[]): ArrayBuffer {
+  const [first] = parts
+  if (first && parts.length === 1) return first.buffer
+  const joined = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    joined.set(part, at)
+    at += part.length
+  }
+  return joined.buffer
 }

@@ -55,6 +55,9 @@ const tail = Buffer.from(']}\n')
 /** Encoded text is moved to the buffer whenever it is longer than this: short strings are cheap to grow. */
 const pendingMax = 16 * 1024
 
+/** The memory of a larger tree grows by a quarter, not by as much again. */
+const growFastMax = 8 * 1024 * 1024
+
 /**
  * Builds one tree blob, node by node, in the very bytes that restic would write: equal trees get equal ids.
  * It holds encoded bytes only, so a directory of a million nodes costs what its blob takes.
@@ -97,7 +100,10 @@ export class TreeBuilder {
     this.#flush()
     this.#room(tail.length)
     tail.copy(this.#bytes, this.#size)
-    return this.#bytes.subarray(0, this.#size + tail.length)
+    const blob = this.#bytes.subarray(0, this.#size + tail.length)
+    // Who still holds the builder does not hold the blob.
+    this.#bytes = Buffer.alloc(0)
+    return blob
   }
 
   #copy({ blob, start, end }: NodeText): void {
@@ -115,7 +121,10 @@ export class TreeBuilder {
 
   #room(size: number): void {
     if (this.#size + size <= this.#bytes.length) return
-    const grown = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, this.#size + size))
+    const factor = this.#bytes.length < growFastMax ? 2 : 1.25
+    const grown = Buffer.allocUnsafe(
+      Math.max(Math.ceil(this.#bytes.length * factor), this.#size + size),
+    )
     this.#bytes.copy(grown, 0, 0, this.#size)
     this.#bytes = grown
   }
