@@ -1,0 +1,273 @@
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import path from 'node:path'
+import { isFault } from '#base/faults'
+import { createProgress } from '#base/progress'
+import { openStorage } from '#storage/all'
+import { openVaultAt } from '#service/open'
+import { listSnapshots } from '#service/vault'
+import { copy, forget } from '#service/upkeep'
+import { openRepository } from '#vault/repository/open'
+import { type Ended, type Env, runCommand } from './command.ts'
+import { type VaultWorld } from './vault-world.ts'
+import { type Expected, verifyVault } from './verify.ts'
+
+const signal = new AbortController().signal
+const newPassword = 'third password'
+
+/** Where one verb is tried: a vault of its own, and what is known of it. */
+export type Place = {
+  readonly world: VaultWorld
+  readonly name: string
+  /** The vault: of the verb's own, for the whole row of trials. */
+  readonly url: string
+  readonly env: Env
+  /** Snapshots of the tree that must be there, oldest first. */
+  snapshots: string[]
+  /** How many trials there were. */
+  trials: number
+  /** The URL of another vault in the same kind of store. */
+  readonly sibling: (name: string) => string
+  /** Makes an empty vault there. */
+  readonly makeVault: (url: string) => Promise<void>
+  /** Takes it away again, where it would fill a disk. */
+  readonly remove: (url: string) => void
+}
+
+/** A command that touches the store, as a trial runs it. */
+export type Verb = {
+  readonly name: string
+  /** How many trials of it the short run makes: none of what takes long. */
+  readonly shortTrials: number
+  /** Gives the command something to do. */
+  readonly prepare?: ((place: Place) => Promise<void>) | undefined
+  readonly args: (place: Place) => string[]
+  /** The code of the refusal when the dead one had done all of its work. */
+  readonly wasDone?: string | undefined
+  /** Called when the command was run again to its end. */
+  readonly after?: ((place: Place, ended: Ended) => Promise<void>) | undefined
+  /** What must hold then; by default the whole of the vault. */
+  readonly verify?: ((place: Place, expected: Expected) => Promise<void>) | undefined
+}
+
+/** The vault that the newest trial of `vault init` made, or of a copy. */
+const second = (place: Place): string => place.sibling(`second-${place.trials}`)
+/** The second vault of a row of trials. */
+const twin = (place: Place): string => place.sibling('twin')
+
+const backupFiles: Verb = {
+  name: 'backup of files',
+  shortTrials: 2,
+  prepare: async ({ world }) => world.changeTree(),
+  args: ({ world, url }) => ['backup', '--source', world.tree, '--vault', url],
+  after: async (place, { out }) => {
+    const { snapshot } = JSON.parse(out) as { readonly snapshot: string }
+    place.world.rememberTree(snapshot)
+    place.snapshots.push(snapshot)
+  },
+}
+
+const backupDatabase: Verb = {
+  name: 'backup of a database',
+  shortTrials: 1,
+  prepare: async ({ world }) => world.load(2),
+  args: ({ world, url }) => {
+    const source = ['--source', world.server.url, '--name', 'shop']
+    return ['backup', ...source, '--vault', url]
+  },
+}
+
+const forgetOld: Verb = {
+  name: 'vault forget',
+  shortTrials: 1,
+  prepare: async (place) => {
+    for (let i = 0; i < 2; i++) place.snapshots.push(await place.world.backupTree(place.url))
+    await place.world.backupShop(place.url)
+  },
+  args: ({ url }) => ['vault', 'forget', '--keep-last', '2', '--vault', url],
+  after: async (place) => {
+    place.snapshots = place.snapshots.slice(-2)
+    const snapshots = await listSnapshots(place.world.address(place.url), place.world.around)
+    assert.equal(snapshots.length, 4, 'two snapshots of files and two bases stay')
+  },
+  // The bases that stay are newer than the log, which nobody has gone on with here.
+  verify: ({ world }, expected) => verifyVault(world, { ...expected, logUntil: undefined }),
+}
+
+const prune: Verb = {
+  name: 'vault prune',
+  shortTrials: 2,
+  prepare: async (place) => {
+    const { world, url } = place
+    place.snapshots.push(await world.backupTree(url))
+    const [oldest] = place.snapshots.splice(0, 1)
+    const none = { hosts: [], tags: [], paths: [] }
+    const how = { rules: {}, dryRun: false, groupBy: '', ...none }
+    await forget({ vault: world.address(url), ids: [oldest ?? ''], ...how }, world.around)
+  },
+  args: ({ url }) => {
+    const atOnce = ['--max-unused', '0', '--grace', '0']
+    return ['vault', 'prune', ...atOnce, '--vault', url]
+  },
+}
+
+const copyNew: Verb = {
+  name: 'vault copy',
+  shortTrials: 1,
+  prepare: async (place) => {
+    const { world, url } = place
+    if (place.trials === 0) {
+      await place.makeVault(twin(place))
+      const vaults = { from: world.address(url), to: world.address(twin(place)) }
+      const how = { ids: [], dryRun: false, progress: createProgress('copy') }
+      await copy({ ...vaults, ...how }, world.around)
+    }
+    place.snapshots.push(await world.backupTree(url))
+    await world.backupShop(url)
+  },
+  args: (place) => ['vault', 'copy', '--vault', place.url, '--to', twin(place)],
+  verify: async (place, expected) => {
+    await verifyVault(place.world, { ...expected, url: twin(place) })
+    await verifyVault(place.world, expected)
+  },
+}
+
+const copyEverything: Verb = {
+  name: 'vault copy of everything',
+  shortTrials: 0,
+  prepare: (place) => place.makeVault(second(place)),
+  args: (place) => ['vault', 'copy', '--vault', place.url, '--to', second(place)],
+  verify: async (place, expected) => {
+    await verifyVault(place.world, { ...expected, url: second(place) })
+    await verifyVault(place.world, expected)
+    place.remove(second(place))
+  },
+}
+
+const init: Verb = {
+  name: 'vault init',
+  shortTrials: 2,
+  args: (place) => ['vault', 'init', '--vault', second(place)],
+  wasDone: 'exists',
+  verify: async (place) => {
+    const url = second(place)
+    const how = { url, readData: true, thorough: true, sample: 0 }
+    await verifyVault(place.world, { ...how, snapshots: [] })
+    const snapshot = await place.world.backupTree(url)
+    await verifyVault(place.world, { ...how, snapshots: [snapshot] })
+    place.remove(url)
+  },
+}
+
+async function hasKey({ world, url }: Place, name: string): Promise<boolean> {
+  await using vault = await world.openVault(url)
+  return (await vault.keys.list({ signal })).some((key) => key.name === name)
+}
+
+/** Whether a password opens the repository, as stock restic would. */
+async function opens(url: string, password: string): Promise<boolean> {
+  const storage = await openStorage(url)
+  try {
+    await using _repository = await openRepository(storage, password, { signal })
+    return true
+  } catch (error) {
+    if (isFault(error, 'wrong-key')) return false
+    throw error
+  }
+}
+
+const addKey: Verb = {
+  name: 'vault key add',
+  shortTrials: 2,
+  prepare: async (place) => {
+    if (!(await hasKey(place, 'third'))) return
+    await using vault = await place.world.openVault(place.url)
+    await vault.keys.remove('third', { signal })
+  },
+  args: ({ url }) => ['vault', 'key', 'add', 'third', '--vault', url],
+  wasDone: 'exists',
+  after: async ({ world, url }) => {
+    const around = { ...world.around, env: { REDOUBT_VAULT_PASSWORD: newPassword } }
+    await using vault = await openVaultAt(world.address(url), around)
+    const keys = await vault.keys.list({ signal })
+    assert.equal(keys.find(({ current }) => current)?.name, 'third')
+    assert.ok(await opens(url, newPassword), 'the new password opens the repository')
+  },
+}
+
+const removeKey: Verb = {
+  name: 'vault key remove',
+  shortTrials: 2,
+  prepare: async (place) => {
+    if (await hasKey(place, 'third')) return
+    await using vault = await place.world.openVault(place.url)
+    await vault.keys.add('third', newPassword, { signal })
+  },
+  args: ({ url }) => ['vault', 'key', 'remove', 'third', '--vault', url],
+  wasDone: 'missing',
+  after: async (place) => {
+    assert.ok(!(await hasKey(place, 'third')), 'the password is gone')
+    assert.ok(!(await opens(place.url, newPassword)), 'the password opens the repository no more')
+  },
+}
+
+const check: Verb = {
+  name: 'vault check',
+  shortTrials: 1,
+  args: ({ url }) => ['vault', 'check', '--vault', url],
+}
+
+const checkData: Verb = {
+  name: 'vault check --read-data',
+  shortTrials: 0,
+  args: ({ url }) => ['vault', 'check', '--read-data', '--vault', url],
+}
+
+const prove: Verb = {
+  name: 'restore --prove',
+  shortTrials: 1,
+  prepare: async ({ env }) => endScratchServers(env['TMPDIR'] ?? ''),
+  args: ({ world, url }) => {
+    const source = ['--source', 'shop', '--server-bin', world.server.bin]
+    return ['restore', '--prove', ...source, '--vault', url]
+  },
+  after: async ({ env }, { out }) => {
+    assert.equal((JSON.parse(out) as { readonly ok: boolean }).ok, true)
+    endScratchServers(env['TMPDIR'] ?? '')
+  },
+}
+
+/** A proof that dies leaves its scratch server behind: it is in a folder of the trial's own. */
+function endScratchServers(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    const found = readdirSync(path.join(folder, name), { recursive: true, encoding: 'utf8' })
+    for (const file of found.filter((one) => one.endsWith('postmaster.pid'))) {
+      const pid = Number(readFileSync(path.join(folder, name, file), 'utf8').split('\n')[0])
+      if (pid > 1 && existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGQUIT')
+    }
+    rmSync(path.join(folder, name), { recursive: true, force: true })
+  }
+}
+
+export const verbs: readonly Verb[] = [
+  init,
+  backupFiles,
+  backupDatabase,
+  forgetOld,
+  prune,
+  copyNew,
+  copyEverything,
+  addKey,
+  removeKey,
+  check,
+  checkData,
+  prove,
+]
+
+/** Runs the command again, as the user does who finds it dead, and sees that all is well. */
+export async function runAgain(verb: Verb, place: Place): Promise<void> {
+  const again = await runCommand(verb.args(place), place.env)
+  const refused = verb.wasDone !== undefined && again.out.includes(`"code":"${verb.wasDone}"`)
+  assert.ok(again.code === 0 || refused, `the next run ended with ${again.code}: ${again.said}`)
+  await verb.after?.(place, again)
+}
