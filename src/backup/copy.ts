@@ -1,3 +1,4 @@
+import { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import type { BaseRecord, Snapshot, Vault } from '#vault'
 import { type Copied, copySnapshots, isCopy } from '#vault/repository/copy'
@@ -47,9 +48,27 @@ export async function copyVault(request: CopyVaultRequest): Promise<CopiedVault>
   return { ...copied, bases, logs }
 }
 
+/** Brings one base to another vault, under the same name. */
+export async function copyBase(request: {
+  readonly from: Vault
+  readonly to: Vault
+  readonly base: Omit<BaseRecord, 'recordedMs'>
+  readonly progress: Progress
+  readonly signal: AbortSignal
+}): Promise<void> {
+  const { from, to, base, progress, signal } = request
+  await copySnapshots(from.repository, to.repository, { ids: [base.snapshot], progress, signal })
+  const ours = await from.repository.snapshots({ signal })
+  const snapshot = copyOf(base, ours, await to.repository.snapshots({ signal }))
+  if (snapshot === undefined) {
+    throw new Fault('missing', `copy base ${base.name} to ${to.url}: its snapshot did not arrive`)
+  }
+  await to.catalog.addBase({ ...base, snapshot }, { signal })
+}
+
 /** The other vault's copy of a base's snapshot; undefined when it was not among what was copied. */
 function copyOf(
-  base: BaseRecord,
+  base: Pick<BaseRecord, 'snapshot'>,
   ours: readonly Snapshot[],
   theirs: readonly Snapshot[],
 ): string | undefined {

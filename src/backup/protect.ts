@@ -8,8 +8,10 @@ import { withoutSecrets } from '#base/urls'
 import type { LogSource, Position } from '#change'
 import type { Engine, EngineKind, Finding } from '#engines'
 import { type Journal, openJournal } from '#journal'
-import type { Vault } from '#vault'
+import type { ArchiveOnly, BaseRecord, Vault } from '#vault'
 import { takeBase } from './base.ts'
+import { BaseRound } from './base-round.ts'
+import { copyBase } from './copy.ts'
 import { LagMeter } from './lag.ts'
 import { Shipper, type ShipperStatus } from './ship.ts'
 
@@ -17,8 +19,11 @@ export type ProtectRequest = {
   readonly kind: EngineKind
   readonly url: string
   readonly source: string
-  /** The first is the main one: `strict` waits for it unless `copies` says how many. */
-  readonly vaults: readonly [Vault, ...Vault[]]
+  /**
+   * The first is the main one: `strict` waits for it unless `copies` says how many. One that is open for archiving alone
+   * gets the log and no bases.
+   */
+  readonly vaults: readonly [ArchiveOnly, ...ArchiveOnly[]]
   readonly durability: 'async' | 'strict'
   /** How many vaults must have a commit before `strict` acknowledges it; undefined for the first one. */
   readonly copies?: number | undefined
@@ -137,7 +142,8 @@ class Protection {
       void t.run((signal) => this.#keepRunning(name, signal, () => shipper.run(signal)))
     }
     void t.run((signal) => this.#keepRunning('capture', signal, () => this.#capture(signal)))
-    void t.run((signal) => this.#bases(signal))
+    if (this.#baseVaults().length > 0) void t.run((signal) => this.#bases(signal))
+    else this.#sayNoBases()
   }
 
   /** Reads the source's log into the journal until the connection ends. */
@@ -207,6 +213,10 @@ class Protection {
     this.#baseFollows = false
     this.#baseDue = true
     this.#wakeBases?.()
+    if (this.#baseVaults().length > 0) return
+    this.#request.log.warn('a new base is due: what was captured before cannot lead up to now', {
+      run: 'redoubt backup',
+    })
   }
 
   /** Where the newest log that is kept anywhere ends. */
@@ -275,7 +285,10 @@ class Protection {
         continue
       }
       this.#baseDue = false
-      await this.#keepRunning('take a base', signal, () => this.#takeBase(signal))
+      const round = this.#baseRound(signal)
+      await this.#keepRunning('take a base', signal, () => round.run())
+      const thinOut = async () => this.#request.afterBase?.(signal)
+      await this.#keepRunning('forget old bases', signal, thinOut)
       lastMs = this.#time.now()
     }
   }
@@ -289,41 +302,76 @@ class Protection {
     await sleep.catch(() => signal.throwIfAborted())
   }
 
-  /** When the newest base was recorded that opens a window onto the log that is being captured. */
+  #baseVaults(): readonly Vault[] {
+    return this.#request.vaults.filter((vault): vault is Vault => 'repository' in vault)
+  }
+
+  #sayNoBases(): void {
+    this.#request.log.info('archives the log only: bases come from a host with the password', {
+      run: 'redoubt backup',
+      every: `${Math.round(this.#request.baseEveryMs / 3_600_000)} h`,
+    })
+  }
+
+  /** When the newest base was recorded that opens a window onto the log that is being captured, in every vault. */
   async #newestBaseMs(signal: AbortSignal): Promise<number | undefined> {
-    const [vault] = this.#request.vaults
+    const newest: (BaseRecord | undefined)[] = []
+    for (const vault of this.#baseVaults()) newest.push(await this.#openBase(vault, signal))
+    this.#lastBase = newest[0]?.name
+    const times = newest.flatMap((base) => base?.recordedMs ?? [])
+    return times.length < newest.length ? undefined : Math.min(...times)
+  }
+
+  async #openBase(vault: Vault, signal: AbortSignal): Promise<BaseRecord | undefined> {
     const bases = await vault.catalog.bases(this.#request.source, { signal })
     const spans = await vault.archive.spans(this.#request.source, { signal })
     const last = spans.at(-1)
-    const open = bases.findLast(
+    return bases.findLast(
       (base) => last && base.first.history === last.history && base.first.at >= last.first,
     )
-    this.#lastBase = open?.name
-    return open?.recordedMs
   }
 
-  async #takeBase(signal: AbortSignal): Promise<void> {
-    const { kind, url, log, vaults, source } = this.#request
-    for (const vault of vaults) {
-      await using engine = await kind.open(url, { signal, log })
-      this.#base = createProgress('base')
-      const taken = await takeBase({
-        engine,
-        vault,
-        source,
-        form: this.#request.form,
-        parallel: this.#request.parallel,
-        known: this.#journal.durable(),
-        limitBytesPerSecond: this.#request.limitBytesPerSecond,
-        progress: this.#base,
-        log,
-        signal,
-      })
-      this.#base = undefined
-      this.#lastBase = taken.record.name
-      this.#say(`base ${taken.record.name} taken in ${Math.round(taken.tookMs / 1000)} s`)
-    }
-    await this.#request.afterBase?.(signal)
+  #baseRound(signal: AbortSignal): BaseRound {
+    return new BaseRound({
+      vaults: this.#baseVaults(),
+      take: (vault) => this.#takeBase(vault, signal),
+      copy: (from, to, base) => this.#copyBase(from, to, base, signal),
+      log: this.#request.log,
+    })
+  }
+
+  async #takeBase(vault: Vault, signal: AbortSignal) {
+    const { kind, url, log, source } = this.#request
+    await using engine = await kind.open(url, { signal, log })
+    this.#base = createProgress('base')
+    const taken = await takeBase({
+      engine,
+      vault,
+      source,
+      form: this.#request.form,
+      parallel: this.#request.parallel,
+      known: this.#journal.durable(),
+      limitBytesPerSecond: this.#request.limitBytesPerSecond,
+      progress: this.#base,
+      log,
+      signal,
+    })
+    this.#base = undefined
+    this.#lastBase = taken.record.name
+    this.#say(`base ${taken.record.name} taken in ${Math.round(taken.tookMs / 1000)} s`)
+    return taken.record
+  }
+
+  async #copyBase(
+    from: Vault,
+    to: Vault,
+    base: Omit<BaseRecord, 'recordedMs'>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    this.#base = createProgress(`copy the base to ${to.url}`)
+    await copyBase({ from, to, base, progress: this.#base, signal })
+    this.#base = undefined
+    this.#say(`base ${base.name} copied to ${to.url}`)
   }
 
   /** Runs work again after a passing fault, for as long as the signal lets it; every failure is said once. */

@@ -2,12 +2,12 @@ import { assert, Fault, isFault } from '#base/faults'
 import { tasks } from '#base/tasks'
 import type { LogBeat, Position } from '#change'
 import type { Journal } from '#journal'
-import type { ArchiveWriter, Vault } from '#vault'
+import type { ArchiveOnly, ArchiveWriter } from '#vault'
 
 const tailMaxMs = 5000
 
 export type ShipperOptions = {
-  readonly vault: Vault
+  readonly vault: ArchiveOnly
   readonly source: string
   readonly journal: Journal
   readonly stateDirectory: string

@@ -3,7 +3,12 @@ import type { ProtectStatus } from '#service/protect'
 import { progressLine } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { keepOptions, readKeep } from './upkeep.ts'
-import { passwordFileOption, readVaults, vaultsOption } from './vault-options.ts'
+import {
+  archiverFileOption,
+  passwordFileOption,
+  readProtectedVaults,
+  vaultsOption,
+} from './vault-options.ts'
 import { type Input, sessionsMax, type Verb } from './verb.ts'
 
 const copiesMax = 16
@@ -39,6 +44,7 @@ export const protectVerb: Verb = {
       help: 'how much log may wait for the vault here (default: 4GiB)',
     },
     ...keepOptions,
+    archiverFileOption,
     passwordFileOption,
   ],
   examples: [
@@ -49,6 +55,10 @@ export const protectVerb: Verb = {
     [
       'redoubt protect --source mysql://backup@db --vault s3://b/a --vault s3://c/a --durability strict --copies 2',
       'every commit in two regions before it returns',
+    ],
+    [
+      'redoubt protect --source postgres://backup@db --vault s3://b/a --archiver-file db.key --name shop',
+      'the log alone, from a host that cannot read the vault',
     ],
   ],
   async run(input, context) {
@@ -77,7 +87,7 @@ export const protectVerb: Verb = {
 function readSettings(input: Input) {
   return {
     url: input.required('source'),
-    vaults: readVaults(input),
+    vaults: readProtectedVaults(input),
     durability: input.choice('durability', ['async', 'strict'] as const) ?? 'async',
     copies: input.count('copies', copiesMax),
     name: input.text('name'),

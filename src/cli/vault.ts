@@ -1,6 +1,6 @@
 import { formatSizeBytes } from '#base/bytes'
 import { Fault } from '#base/faults'
-import type { KeyAction, ListedNode, Snapshot, VaultKey } from '#service/vault'
+import type { KeyAction, KeyEntry, ListedNode, Snapshot } from '#service/vault'
 import { table } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { checkVerb, copyVerb, forgetVerb, pruneVerb, statsVerb } from './upkeep.ts'
@@ -72,11 +72,12 @@ function renderNode({ kind, sizeBytes, mtimeNs, path }: ListedNode): string {
   return `${kind.padEnd(8)}${size.padStart(12)}  ${time}  ${path}`
 }
 
-const keyActions = ['list', 'add', 'change', 'remove'] as const
+const keyActions = ['list', 'add', 'change', 'remove', 'enrol', 'strike'] as const
 
 const keyVerb: Verb = {
   name: 'key',
-  summary: 'list, add, change or remove the passwords of a vault',
+  summary:
+    'list, add, change or remove the passwords of a vault; enrol hosts that only archive, or strike them off',
   operands: '<action> [name]',
   options: [
     vaultOption,
@@ -84,12 +85,29 @@ const keyVerb: Verb = {
       flags: '--new-password-file <file>',
       help: 'file with the new password; else REDOUBT_VAULT_NEW_PASSWORD, else asked for',
     },
+    {
+      flags: '--archiver-file <file>',
+      help: 'enrol: where to write what the host needs for protect --archiver-file; made anew',
+    },
+    {
+      flags: '--source <name>',
+      help: 'enrol: the host may write the log of this source only',
+      many: true,
+    },
     passwordFileOption,
   ],
   examples: [
     ['redoubt vault key add second --vault /backup/vault', 'another password for everything'],
     ['redoubt vault key change --vault /backup/vault', 'another one in place of the present one'],
     ['redoubt vault key remove second --vault /backup/vault', 'the last one is refused'],
+    [
+      'redoubt vault key enrol db7 --vault /backup/vault --source shop --archiver-file db7.key',
+      'a host that writes the log of shop, and can read nothing',
+    ],
+    [
+      'redoubt vault key strike db7 --vault /backup/vault',
+      'nothing that it wrote is believed any more: take a new base',
+    ],
   ],
   async run(input, context) {
     const { changeKeys } = await import('#service/vault')
@@ -111,15 +129,27 @@ function readKeyAction(input: Input, context: Context): KeyAction {
       return { kind, password }
     case 'add':
     case 'remove':
+    case 'enrol':
+    case 'strike':
       if (name === undefined) {
         throw new Fault('usage', `vault key ${kind}: the name is missing`, {
           hint: `Write redoubt vault key ${kind} NAME; redoubt vault key list shows those there are.`,
         })
       }
-      return kind === 'add' ? { kind, name, password } : { kind, name }
+      if (kind === 'add') return { kind, name, password }
+      if (kind === 'strike') return { kind, id: name }
+      return kind === 'enrol' ? { kind, name, ...readEnrolment(input) } : { kind, name }
     case undefined:
       throw new Fault('usage', `vault key: '${action}' is not one of ${keyActions.join(', ')}`)
   }
+}
+
+function readEnrolment(input: Input) {
+  const file = input.text('archiver-file')
+  if (file !== undefined) return { file, sources: input.list('source') }
+  throw new Fault('usage', 'vault key enrol: --archiver-file is missing', {
+    hint: 'Name the file to write; give it to the host that archives, and to nobody else.',
+  })
 }
 
 async function readNewPassword(input: Input, context: Context): Promise<string> {
@@ -137,9 +167,13 @@ async function readNewPassword(input: Input, context: Context): Promise<string> 
   return readPassword({ url: 'the new password', index: 0, passwordFile: file }, around)
 }
 
-function renderKeys(keys: readonly VaultKey[]): string {
-  const rows = keys.map((key) => [key.name, key.current ? 'used now' : ''])
-  return table([['name', ''], ...rows])
+function renderKeys(keys: readonly KeyEntry[]): string {
+  const rows = keys.map((key) =>
+    key.kind === 'password'
+      ? [key.name, key.kind, key.current ? 'used now' : '']
+      : [key.name, key.kind, `${key.sources?.join(', ') ?? 'all sources'}  ${key.id}`],
+  )
+  return table([['name', 'kind', ''], ...rows])
 }
 
 export const vaultGroup: VerbGroup = {

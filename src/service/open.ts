@@ -4,7 +4,7 @@ import type { Log } from '#base/log'
 import { withoutSecrets } from '#base/urls'
 import { openStorage } from '#storage/all'
 import { withoutWrites } from '#storage/wrap/discard'
-import { openVault, type Vault } from '#vault'
+import { type ArchiveOnly, openForArchiving, openVault, type Vault } from '#vault'
 
 /** A vault as the user names it: its password comes from a file, the environment, or a question. */
 export type VaultAddress = {
@@ -12,6 +12,8 @@ export type VaultAddress = {
   /** 0 for the first `--vault`. */
   readonly index: number
   readonly passwordFile?: string | undefined
+  /** The file of a host that only archives, in the place of a password. */
+  readonly archiverFile?: string | undefined
 }
 
 /** What every service function needs beside its own request. */
@@ -34,6 +36,20 @@ export async function openVaultAt(
   const password = await readPassword(address, around)
   const used = options.discard ? withoutWrites(storage) : storage
   return findVault(openVault(used, { password, signal, log }))
+}
+
+/** Opens a vault for archiving alone, with the file that `vault key enrol` wrote: nothing can be read. */
+export async function openArchiveAt(
+  address: VaultAddress & { readonly archiverFile: string },
+  around: Surroundings,
+): Promise<ArchiveOnly> {
+  const { signal, log } = around
+  const file = address.archiverFile
+  const state = await readFile(file, 'utf8').catch((error: unknown) => {
+    throw fromSystem(error, `read the archiver file ${file}`)
+  })
+  const storage = await findVault(openStorage(address.url, { signal }))
+  return findVault(openForArchiving(storage, { state, signal, log }))
 }
 
 /** A vault by its address, or one that the caller has open and will close. */

@@ -3,11 +3,11 @@ import { join } from 'node:path'
 import { protect, type ProtectStatus } from '#backup/protect'
 import { retain } from '#backup/retain'
 import { assert, Fault } from '#base/faults'
-import type { Vault } from '#vault'
+import type { ArchiveOnly, Vault } from '#vault'
 import type { KeepRules } from '#vault/retention/keep'
 import { parseGroupBy } from '#vault/retention/groups'
 import { engineOfUrl } from '#engines/all'
-import { openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
+import { openArchiveAt, openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
 import { checkSourceName, defaultSourceName } from './source-name.ts'
 
 export type { ProtectStatus } from '#backup/protect'
@@ -51,11 +51,14 @@ export async function protectSource(
       },
     )
   }
+  refuseBaseOptions(settings)
   const kind = await engineOfUrl(url)
   await using opened = new AsyncDisposableStack()
-  const vaults: Vault[] = []
+  const vaults: ArchiveOnly[] = []
+  const readable: Vault[] = []
   for (const address of addresses) {
-    const vault = opened.use(await openVaultAt(address, around))
+    const vault = opened.use(await openForProtecting(address, around))
+    if ('repository' in vault) readable.push(vault)
     if (vaults.some((one) => one.id === vault.id)) {
       throw new Fault('usage', `protect ${source}: the vault at ${vault.url} was named twice`, {
         hint: 'A second copy needs a vault of its own, made with redoubt vault init.',
@@ -71,9 +74,30 @@ export async function protectSource(
     source,
     vaults: [first, ...more],
     stateDirectory: settings.stateDirectory ?? join(dataDirectory(around.env), 'protect', source),
-    afterBase: (signal) => retainBases(vaults, source, settings.keep, signal),
+    afterBase: (signal) => retainBases(readable, source, settings.keep, signal),
     log: around.log,
     signal: around.signal,
+  })
+}
+
+function openForProtecting(
+  address: VaultAddress,
+  around: Surroundings,
+): Promise<ArchiveOnly | Vault> {
+  const { archiverFile } = address
+  return archiverFile === undefined
+    ? openVaultAt(address, around)
+    : openArchiveAt({ ...address, archiverFile }, around)
+}
+
+/** A host that only archives cannot read the vault, and a base is made of what is there already. */
+function refuseBaseOptions({ vaults, form, limitBytesPerSecond, keep }: ProtectSettings): void {
+  if (vaults.some(({ archiverFile }) => archiverFile === undefined)) return
+  const given =
+    form !== undefined || limitBytesPerSecond !== undefined || Object.keys(keep).length > 0
+  if (!given) return
+  throw new Fault('usage', 'protect: with --archiver-file no bases are taken or forgotten', {
+    hint: 'Leave out --base, --limit and --keep-...: redoubt backup on a host with the password takes the bases.',
   })
 }
 

@@ -1,10 +1,12 @@
+import { open, unlink } from 'node:fs/promises'
 import type { Surroundings, VaultAddress } from './open.ts'
 import { openVaultAt, readPassword } from './open.ts'
 import { openStorage } from '#storage/all'
-import { initVault, type Snapshot, type VaultKey } from '#vault'
+import { fromSystem } from '#base/faults'
+import { initVault, type Snapshot, type Vault, type VaultKey } from '#vault'
 import { readNodes } from '#vault/repository/tree-reader'
 
-export type { Snapshot, VaultKey } from '#vault'
+export type { Snapshot } from '#vault'
 
 export type MadeVault = { readonly url: string; readonly id: string; readonly repository: string }
 
@@ -54,12 +56,23 @@ export async function* listNodes(
   }
 }
 
-/** Lists, adds, changes or removes the passwords of a vault. */
+/** What opens a vault, or may write into it. */
+export type KeyEntry =
+  | ({ readonly kind: 'password' } & VaultKey)
+  | {
+      readonly kind: 'archiver'
+      readonly id: string
+      readonly name: string
+      /** Whose log it may write; undefined for all. */
+      readonly sources: readonly string[] | undefined
+    }
+
+/** Lists, adds, changes or removes the passwords of a vault, and enrols archivers or strikes them off. */
 export async function changeKeys(
   address: VaultAddress,
   action: KeyAction,
   around: Surroundings,
-): Promise<VaultKey[]> {
+): Promise<KeyEntry[]> {
   await using vault = await openVaultAt(address, around)
   switch (action.kind) {
     case 'list':
@@ -73,8 +86,49 @@ export async function changeKeys(
     case 'remove':
       await vault.keys.remove(action.name, around)
       break
+    case 'enrol':
+      await enrol(vault, action, around)
+      break
+    case 'strike': {
+      const { id } = action
+      const known = vault.keys.enrolled().find((key) => key.id === id || key.name === id)
+      await vault.keys.strike(known?.id ?? id, around)
+      break
+    }
   }
-  return await vault.keys.list(around)
+  const passwords = await vault.keys.list(around)
+  const archivers = vault.keys.enrolled().filter(({ kind }) => kind === 'archiver')
+  return [
+    ...passwords.map((key) => ({ kind: 'password' as const, ...key })),
+    ...archivers.map(({ id, name, sources }) => ({
+      kind: 'archiver' as const,
+      id,
+      name,
+      sources,
+    })),
+  ]
+}
+
+/** The file first, new and for its owner alone: a key that could not be kept is not enrolled. */
+async function enrol(
+  vault: Vault,
+  { name, file, sources }: Extract<KeyAction, { kind: 'enrol' }>,
+  around: Surroundings,
+): Promise<void> {
+  const doing = `write the archiver file ${file}`
+  const handle = await open(file, 'wx', 0o600).catch((error: unknown) => {
+    throw fromSystem(error, doing)
+  })
+  try {
+    const list = sources.length > 0 ? sources : undefined
+    await handle.writeFile(await vault.keys.enrol(name, { signal: around.signal, sources: list }))
+    await handle.sync()
+  } catch (error) {
+    await unlink(file)
+    throw fromSystem(error, doing)
+  } finally {
+    await handle.close()
+  }
 }
 
 export type KeyAction =
@@ -82,3 +136,10 @@ export type KeyAction =
   | { readonly kind: 'add'; readonly name: string; readonly password: () => Promise<string> }
   | { readonly kind: 'change'; readonly password: () => Promise<string> }
   | { readonly kind: 'remove'; readonly name: string }
+  | {
+      readonly kind: 'enrol'
+      readonly name: string
+      readonly file: string
+      readonly sources: readonly string[]
+    }
+  | { readonly kind: 'strike'; readonly id: string }

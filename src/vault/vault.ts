@@ -34,6 +34,7 @@ type Options = { readonly signal: AbortSignal; readonly log?: Log | undefined }
 
 /** A vault as a host sees it that only archives: it writes log, and reads nothing but where the log ends. */
 export interface ArchiveOnly extends AsyncDisposable {
+  readonly id: string
   readonly url: string
   readonly archive: Archive
   /** Takes new sources and gaps; reading it is refused. */
@@ -42,7 +43,6 @@ export interface ArchiveOnly extends AsyncDisposable {
 
 /** An open vault. */
 export interface Vault extends ArchiveOnly {
-  readonly id: string
   readonly storage: Storage
   readonly repository: Repository
   readonly keys: VaultKeys
@@ -111,6 +111,7 @@ export async function openForArchiving(
   const { rootPublicKey } = state
   const parts = openParts({ storage, sealing, keyring, rootPublicKey, log: options.log })
   return {
+    id: vault,
     url: storage.url,
     ...parts,
     [Symbol.asyncDispose]: () => storage[Symbol.asyncDispose](),
@@ -183,10 +184,9 @@ function openParts(parts: {
   const records = new RecordStore(storage, sealing, reading)
   const refreshKeys = async (signal: AbortSignal) =>
     keyring.replaceBy(await readKeyring(storage, rootPublicKey, { signal }))
-  return {
-    archive: new LogArchive({ storage, sealing, trust, reading, holder, refreshKeys, log }),
-    catalog: new SignedCatalog(storage, records, { readable: reading !== undefined }),
-  }
+  const catalog = new SignedCatalog(storage, records, { readable: reading !== undefined })
+  const how = { storage, sealing, trust, reading, holder, refreshKeys, log }
+  return { archive: new LogArchive({ ...how, trims: catalog }), catalog }
 }
 
 async function checkVault(
