@@ -30,7 +30,7 @@ import { RowKernel } from './row-kernel.ts'
 import { RowText } from './rows.kernel.ts'
 import { writeScript } from './script.ts'
 import { readVariables } from './server.ts'
-import { openSnapshot, type Snapshot } from './snapshot.ts'
+import { openSnapshot, type Snapshot, tableWaitSeconds } from './snapshot.ts'
 import { quoteNames } from './sql.ts'
 import { readUsers } from './users.ts'
 
@@ -112,6 +112,7 @@ async function checkPartitions(
 ): Promise<void> {
   if (!snapshot.partitions || snapshot.partitions.size === 0) return
   await using session = await Session.open(source.endpoint, { signal })
+  await session.query(`SET SESSION lock_wait_timeout = ${tableWaitSeconds}`, { signal })
   comparePartitions(snapshot.partitions, await readPartitions(session, source.flavor, signal))
 }
 
@@ -154,6 +155,8 @@ class Copy {
       .sort((a, b) => b.sizeBytes - a.sizeBytes)
     const solid = tables.filter((table) => !isTransactional(table.engine))
     await using control = await Session.open(this.#source.endpoint, this.#options)
+    const wait = `SET SESSION lock_wait_timeout = ${tableWaitSeconds}`
+    await control.query(wait, this.#options)
     await tasks(this.#options.signal, async (t) => {
       const work = sessions.map((session) =>
         t.run((signal) => this.#work({ session, kernel: new RowKernel() }, control, signal)),

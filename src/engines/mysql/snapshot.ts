@@ -12,6 +12,8 @@ import { quoteNames } from './sql.ts'
 
 /** How long a lock may be waited for, during which commits pile up behind it. */
 const lockWaitSeconds = 2
+/** How long a table that somebody locked is waited for while rows are copied. */
+export const tableWaitSeconds = 300
 const sessionSeconds = 7 * 24 * 3600
 const locking = { triesMax: 10, firstDelayMs: 200, delayMaxMs: 5_000 }
 /** Attempts without any lock, before commits are blocked for the moment that it takes. */
@@ -88,7 +90,7 @@ export async function openSnapshot(
 async function prepareReader(session: Session, flavor: Flavor, signal: AbortSignal): Promise<void> {
   await session.query(
     `SET SESSION sql_mode = '', time_zone = '+00:00', character_set_results = NULL,
-     wait_timeout = ${sessionSeconds}, net_write_timeout = ${sessionSeconds}, net_read_timeout = ${sessionSeconds}`,
+     wait_timeout = ${sessionSeconds}, lock_wait_timeout = ${tableWaitSeconds}, net_write_timeout = ${sessionSeconds}, net_read_timeout = ${sessionSeconds}`,
     { signal },
   )
   const limit = flavor.family === 'mariadb' ? 'max_statement_time' : 'max_execution_time'
@@ -168,7 +170,7 @@ async function byStages(
   await stage('START')
   await stage('FLUSH')
   await stage('BLOCK_DDL')
-  await using reader = await Session.open(endpoint, { signal })
+  await using reader = await openCatalogReader(endpoint, signal)
   const catalog = await readCatalog(reader, flavor, signal)
   const partitions = await readPartitions(reader, flavor, signal)
   const startMs = systemTime.monotonicMs()
@@ -180,6 +182,16 @@ async function byStages(
   const blockedMs = systemTime.monotonicMs() - startMs
   for (const session of sessions) await checkAgreement(session, moment, signal)
   return { ...moment, blockedMs, catalog, partitions, frozen }
+}
+
+/**
+ * It waits for no lock of a table for long: whoever holds one may itself wait for the end of the stage that we hold, and
+ * nobody else gets on meanwhile.
+ */
+async function openCatalogReader(endpoint: Endpoint, signal: AbortSignal): Promise<Session> {
+  const session = await Session.open(endpoint, { signal })
+  await session.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`, { signal })
+  return session
 }
 
 /** Each session tells at which place of the binary log its own view was made. */
@@ -213,7 +225,7 @@ async function byInstanceLock(
 ): Promise<Attempt> {
   const { flavor, signal, endpoint } = context
   const mayLock = flavor.instanceLock && (await lockInstance(guard, signal))
-  await using reader = await Session.open(endpoint, { signal })
+  await using reader = await openCatalogReader(endpoint, signal)
   const catalog = await readCatalog(reader, flavor, signal)
   const partitions = await readPartitions(reader, flavor, signal)
   if (mayLock && flavor.performanceLogStatus && unsafe(catalog).length === 0) {

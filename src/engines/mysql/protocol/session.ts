@@ -421,6 +421,8 @@ async function connect(
     password: endpoint.password,
     charset: 'utf8mb4_general_ci',
     connectTimeout: connectTimeoutMs,
+    // Else the system's two hours: a server that is gone would be waited for as long.
+    keepAliveInitialDelay: 60_000,
     // Queries go out bare: with these the server expects other bytes around them.
     flags: ['-CLIENT_QUERY_ATTRIBUTES', '-SESSION_TRACK', '-IGNORE_SPACE', '-FOUND_ROWS', '-ODBC'],
     connectAttributes: { program_name: 'redoubt' },

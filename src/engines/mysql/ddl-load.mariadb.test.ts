@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isFault } from '#base/faults'
+import { createLog, silentLog } from '#base/log'
+import { createProgress } from '#base/progress'
+import { DirectoryBase } from '../../../test/support/directory-base.ts'
+import { takeBase } from '../../../test/support/mysql-family-harness.ts'
+import { Scratch } from '../../../test/support/scratch.ts'
+import { startMariadb } from '../../../test/support/servers/mariadb.ts'
+import type { FamilyServer } from '../../../test/support/servers/mysql-family.ts'
+import { mysql } from './mysql.ts'
+
+const rounds = Number(process.env['REDOUBT_TEST_ROUNDS'] ?? 4)
+const alterers = 3
+const baseMaxMs = 60_000
+
+test('bases under a load of ALTER and writes end, taken or refused with the reason', async () => {
+  await using server = await startMariadb()
+  await server.query('create database d')
+  for (let n = 0; n < alterers; n++) {
+    await server.query(`create table d.t${n} (id int primary key auto_increment, v varchar(200))`)
+    await server.query(`insert into d.t${n} (v) select repeat('x', 150) from d.seq_1_to_3000`)
+  }
+  const stop = new AbortController()
+  const load = [
+    ...Array.from({ length: alterers }, (_, n) =>
+      repeat(server, stop.signal, (i) =>
+        i % 2 === 0
+          ? `alter table d.t${n} add column c int default ${i}, algorithm=copy`
+          : `alter table d.t${n} drop column c, algorithm=copy`,
+      ),
+    ),
+    repeat(server, stop.signal, (i) => `insert into d.t${i % alterers} (v) values ('y')`),
+  ]
+  let taken = 0
+  try {
+    for (let round = 0; round < rounds; round++) {
+      const signal = AbortSignal.timeout(baseMaxMs)
+      await using engine = await mysql.open(server.url, { signal, log: silentLog })
+      const beganMs = performance.now()
+      const done = await takeBase(engine).catch((error: unknown) => error)
+      if (done instanceof Error) assert.ok(isFault(done, 'conflict'), String(done))
+      else taken += 1
+      assert.ok(performance.now() - beganMs < baseMaxMs, 'a base takes its time')
+      if (!(done instanceof Error)) (done as Disposable)[Symbol.dispose]()
+    }
+  } finally {
+    stop.abort()
+    await Promise.all(load)
+  }
+  assert.ok(taken > 0, 'some base came through')
+})
+
+test('a table that somebody keeps locked holds a base up, not everybody else', async () => {
+  using scratch = new Scratch('locked-table')
+  await using server = await startMariadb()
+  await server.query('create database d; create table d.t (id int primary key)')
+  await using holder = await server.connect('d')
+  await holder.query('lock tables t write')
+  const signal = AbortSignal.timeout(baseMaxMs)
+  const given = Promise.withResolvers<void>()
+  const log = createLog({ write: (line) => /lock/.test(line) && given.resolve() })
+  await using engine = await mysql.open(server.url, { signal, log })
+  const files = new DirectoryBase(scratch.path)
+  const progress = createProgress('base')
+  const base = engine.takeBase(files, { signal, log, progress, parallel: 1 })
+  await Promise.race([given.promise, base])
+  // Between its attempts it holds nothing that others need.
+  await server.query('create table d.other (id int primary key)')
+  await holder.query('unlock tables')
+  const { details } = await base
+  assert.equal(details['tables'], '2')
+})
+
+async function repeat(
+  server: FamilyServer,
+  signal: AbortSignal,
+  statement: (round: number) => string,
+): Promise<void> {
+  await using client = await server.connect()
+  for (let round = 0; !signal.aborted; round++) {
+    await client.query(statement(round)).catch((error: unknown) => {
+      // An ALTER that gave up leaves the column as it was: the next pair finds it so.
+      if (!/column|deadlock|lock wait/i.test(String(error))) throw error
+    })
+  }
+}
