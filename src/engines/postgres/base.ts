@@ -13,7 +13,7 @@ import {
   readHead,
   type Taken,
 } from './base-stream.ts'
-import { type Address, openSession, openWalSender, type Session } from './connection.ts'
+import { type Address, openBulkSender, openSession, type Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
 import { type Extent, toExtents, wholePath, wholeSizeBytes } from './incremental.ts'
 import { positionOf } from './lsn.ts'
@@ -134,7 +134,7 @@ class BaseTaker {
     const settings = await readSettings(session, signal)
     this.#superuser = await readSuperuser(session, signal)
     progress.phase = 'wait for a checkpoint'
-    const wire = await openWalSender(this.#address, { signal })
+    const wire = await openBulkSender(this.#address, { signal })
     try {
       await this.#reserve(wire, signal)
       if (this.#incremental) await this.#upload(wire, signal)
@@ -239,7 +239,8 @@ class BaseTaker {
     if (this.#manifestSize > manifestBytesMax) {
       throw new Fault('full', `read the backup manifest: longer than ${manifestBytesMax} bytes`)
     }
-    this.#manifest.push(bytes)
+    // What was read is written over: see `openBulkSender`.
+    this.#manifest.push(Buffer.from(bytes))
   }
 
   async #takeArchive(archive: ArchiveReader, bytes: Buffer, signal: AbortSignal): Promise<void> {
@@ -251,7 +252,7 @@ class BaseTaker {
         if (wait) await wait
         if (!open) continue
         open.take(event.bytes)
-        await open.queue.push(event.bytes, event.bytes.length, signal)
+        await open.queue.push(Buffer.from(event.bytes), event.bytes.length, signal)
       } else this.#endFile()
     }
   }

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import pg from 'pg'
 import { Fault } from '#base/faults'
+import { ArenaSocket } from './protocol/arena-socket.ts'
 import { fromPostgres } from './protocol/faults.ts'
 import { Wire } from './protocol/wire.ts'
 
@@ -147,6 +148,8 @@ type ConnectOptions = {
   readonly signal: AbortSignal
   /** Shown in pg_stat_activity and matched by synchronous_standby_names. */
   readonly applicationName?: string | undefined
+  /** Where a plain connection reads to, for whoever copies at once what comes. */
+  readonly arena?: ArenaSocket | undefined
 }
 
 /** Opens an SQL session. */
@@ -159,19 +162,28 @@ export async function openWalSender(address: Address, options: ConnectOptions): 
   return takeWire(await connectAny(address, options, true), address)
 }
 
+/**
+ * As `openWalSender`, for bulk: the bytes of a message are written over when more have been asked for and another 4 MiB
+ * have come. Over TLS, or when another host answers at last, it is an ordinary connection.
+ */
+export async function openBulkSender(address: Address, options: ConnectOptions): Promise<Wire> {
+  const arena = new ArenaSocket()
+  return takeWire(await connectAny(address, { ...options, arena }, true), address, arena)
+}
+
 /** Opens an ordinary connection as frames, for COPY. */
 export async function openWire(address: Address, options: ConnectOptions): Promise<Wire> {
   return takeWire(await connectAny(address, options, false), address)
 }
 
 // The library has done the handshake, the password and TLS; from here on the socket is ours.
-function takeWire(client: pg.Client, address: Address): Wire {
+function takeWire(client: pg.Client, address: Address, arena?: ArenaSocket): Wire {
   const stream = streamOf(client)
   stream.removeAllListeners('data')
   stream.removeAllListeners('end')
   stream.removeAllListeners('close')
   client.on('error', () => undefined)
-  return new Wire(stream, address.shown)
+  return new Wire(stream, address.shown, arena && (() => arena.drained()))
 }
 
 function streamOf(client: pg.Client): Duplex {
@@ -209,7 +221,7 @@ async function isStandby(
   at: Address['hosts'][number],
   options: ConnectOptions,
 ): Promise<boolean> {
-  const client = await connect(address, at, options, false)
+  const client = await connect(address, at, { ...options, arena: undefined }, false)
   await using session = new Session(client, address.shown)
   const [row] = await session.query('select pg_is_in_recovery() as standby', options)
   return row?.['standby'] === 't'
@@ -238,7 +250,7 @@ async function dial(
   options: ConnectOptions,
   replication: boolean,
 ): Promise<pg.Client> {
-  const { signal, applicationName = 'redoubt' } = options
+  const { signal, applicationName = 'redoubt', arena } = options
   signal.throwIfAborted()
   const ssl = await sslOptions(address)
   const config: pg.ClientConfig & { replication?: string } = {
@@ -253,6 +265,9 @@ async function dial(
     ssl,
     ...(address.password === undefined ? {} : { password: address.password }),
     ...(replication ? { replication: 'true' } : {}),
+    ...(arena && ssl === false && arena.socket.pending && !arena.socket.destroyed
+      ? { stream: () => arena.socket }
+      : {}),
   }
   const client = new pg.Client(config)
   const stop = () => streamOf(client).destroy()

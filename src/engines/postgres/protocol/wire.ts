@@ -14,6 +14,8 @@ const messageBytesMax = 1 << 30
 const bufferedBytesMax = 4 << 20
 /** A server that says nothing for so long to a short question is taken for gone. */
 const answerMaxMs = 120_000
+/** Where what was read is written over later, a single message must not be longer than this. */
+const bulkMessageBytesMax = 8 << 20
 /** Reads smaller than this are gathered for a moment while the stream is busy. */
 const smallReadBytes = 64 << 10
 
@@ -24,6 +26,7 @@ const smallReadBytes = 64 << 10
 export class Wire {
   readonly #stream: Duplex
   readonly #what: string
+  readonly #onDrained: (() => void) | undefined
   #chunks: Buffer[] = []
   #buffered = 0
   #failure: unknown
@@ -35,8 +38,9 @@ export class Wire {
   #lastReadMs = 0
   #resumeTimer: NodeJS.Timeout | undefined
 
-  /** `what` names the connection in messages. */
-  constructor(stream: Duplex, what: string) {
+  /** `what` names the connection in messages; `onDrained` hears that nothing that was read is in use any more. */
+  constructor(stream: Duplex, what: string, onDrained?: () => void) {
+    this.#onDrained = onDrained
     this.#stream = stream
     this.#what = what
     stream.on('data', (chunk: Buffer) => this.#take(chunk))
@@ -103,7 +107,7 @@ export class Wire {
     if (this.#buffered < 5) return undefined
     const head = this.#peek(5)
     const size = head.readInt32BE(1)
-    if (size < 4 || size > messageBytesMax) {
+    if (size < 4 || size > (this.#onDrained ? bulkMessageBytesMax : messageBytesMax)) {
       throw new Fault('protocol', `read from ${this.#what}: message of ${size} bytes`)
     }
     if (this.#buffered < size + 1) return undefined
@@ -114,12 +118,14 @@ export class Wire {
 
   /** The next message; undefined when none came within `timeoutMs`. */
   async next(signal: AbortSignal, timeoutMs?: number): Promise<Message | undefined> {
-    const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs
+    const deadline =
+      timeoutMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs
     for (;;) {
       signal.throwIfAborted()
       const message = this.poll()
       if (message) return message
       if (this.#ended) throw this.#lost()
+      if (this.#buffered === 0) this.#onDrained?.()
       // A message larger than the limit of what may wait must still come in whole.
       if (!this.#resumeTimer) this.#stream.resume()
       const leftMs = deadline - performance.now()
