@@ -24,6 +24,11 @@ export class BlobOpener implements Disposable {
     return this.#open(blob, envelope, (size) => Buffer.allocUnsafe(size))
   }
 
+  /** The plain bytes, at the beginning of `to`; throws `corrupt`. */
+  openInto(blob: Wanted, envelope: Buffer, to: Buffer): Buffer {
+    return this.#open(blob, envelope, (size) => to.subarray(0, size))
+  }
+
   /** The plain bytes, in memory that the next call uses again; throws `corrupt`. */
   view(blob: Wanted, envelope: Buffer): Buffer {
     return this.#open(blob, envelope, (size) => this.#unpacked.room(size))

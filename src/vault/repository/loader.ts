@@ -3,6 +3,7 @@ import { eachLimit } from '#base/tasks'
 import type { Storage } from '#storage'
 import type { BlobIndex } from './index/blob-index.ts'
 import type { BlobOpener } from './blob-opener.ts'
+import { type BlobOpeners, openedBytesMax } from './blob-openers.ts'
 import { packKey } from './pack.ts'
 import type { BlobPlace, BlobType } from './repository.ts'
 
@@ -10,6 +11,8 @@ type Source = {
   readonly storage: Storage
   readonly index: BlobIndex
   readonly opener: BlobOpener
+  /** Other threads that open blobs; they are begun when asked for. */
+  readonly openers: () => BlobOpeners
 }
 type Wanted = { readonly id: string; readonly type: BlobType } & BlobPlace
 
@@ -18,6 +21,11 @@ const windowBlobs = 65_536
 /** Neighbours in a pack are fetched together, with what lies between them if that is little. */
 const gapBytesMax = 256 * 1024
 const rangeBytesMax = 8 * 1024 * 1024
+/** Other threads begin where there is so much to be opened, and take blobs of at least this size: less is not worth the way. */
+const threadsFromBytes = 48 * 1024 * 1024
+const threadBlobBytesMin = 128 * 1024
+/** Blobs of one range that are on their way through other threads. */
+const threadBlobsMax = 4
 
 /** Reads one blob; when one copy of it is damaged or lost, another one serves. */
 export async function loadBlob(
@@ -51,6 +59,8 @@ function named(error: Fault, what: string): Fault {
 export type LoadManyOptions = {
   readonly signal: AbortSignal
   readonly width: number
+  /** What is visited holds only until the visit is over: other threads may open it then. */
+  readonly isTransient?: boolean | undefined
   /** Data by default. */
   readonly type?: BlobType | undefined
   /** Takes what cannot be had of a blob, in any copy; without it the fault is thrown. */
@@ -66,10 +76,16 @@ export async function loadBlobs(
 ): Promise<void> {
   for (const window of windows(ids)) {
     const ranges = planRanges(source.index, window, options)
+    const isLarge = sizeOf(ranges) >= threadsFromBytes
+    const openers = options.isTransient && isLarge ? source.openers() : undefined
     await eachLimit(ranges, options.width, options.signal, (range, signal) =>
-      loadRange(source, range, { ...options, signal }, visit),
+      loadRange(source, range, { ...options, signal, openers }, visit),
     )
   }
+}
+
+function sizeOf(ranges: readonly (readonly Wanted[])[]): number {
+  return ranges.flat().reduce((sum, { plainLength, length }) => sum + (plainLength || length), 0)
 }
 
 function* windows(ids: Iterable<string>): Generator<Set<string>> {
@@ -119,7 +135,7 @@ function continues(range: readonly Wanted[], blob: Wanted): boolean {
 async function loadRange(
   source: Source,
   range: readonly Wanted[],
-  { signal, onDamaged }: LoadManyOptions,
+  { signal, onDamaged, openers }: LoadManyOptions & { readonly openers: BlobOpeners | undefined },
   visit: (id: string, plain: Buffer) => Promise<void>,
 ): Promise<void> {
   const [first, last] = [range[0], range.at(-1)]
@@ -136,13 +152,21 @@ async function loadRange(
     // A pack that is gone or too short: each of its blobs may have another copy.
     if (!isFault(error, 'missing', 'corrupt', 'unreachable')) throw error
   }
-  for (const blob of range) {
-    signal.throwIfAborted()
+  await eachLimit(range, openers ? threadBlobsMax : 1, signal, async (blob) => {
     const at = blob.offset - start
-    const opened = bytes && tryOpen(source.opener, bytes.subarray(at, at + blob.length), blob)
+    const envelope = bytes?.subarray(at, at + blob.length)
+    if (openers && envelope && isForThreads(blob)) {
+      if (await openers.open(blob, envelope, (plain) => visit(blob.id, plain))) return
+    }
+    const opened = envelope && tryOpen(source.opener, envelope, blob)
     const plain = opened ?? (await loadElsewhere(source, blob, signal, onDamaged))
     if (plain) await visit(blob.id, plain)
-  }
+  })
+}
+
+function isForThreads({ plainLength, length }: Wanted): boolean {
+  const size = Math.max(plainLength, length)
+  return size >= threadBlobBytesMin && size <= openedBytesMax
 }
 
 async function loadElsewhere(

@@ -19,6 +19,7 @@ import {
   type PasswordCost,
 } from './keys.ts'
 import { fileBytesMax } from './limits.ts'
+import { BlobOpeners } from './blob-openers.ts'
 import { loadBlob, loadBlobs } from './loader.ts'
 import { lockRepository } from './lock.ts'
 import { decodePack, readPackHeader } from './pack.ts'
@@ -141,6 +142,7 @@ class OpenRepository implements Repository {
   readonly #parts: Parts
   readonly #index = new BlobIndex()
   readonly #opener: BlobOpener
+  #openers: BlobOpeners | undefined
   /** Index files whose packs are in the index. */
   #loaded = new Set<string>()
 
@@ -258,7 +260,12 @@ class OpenRepository implements Repository {
   }
 
   #source() {
-    return { storage: this.storage, index: this.#index, opener: this.#opener }
+    return {
+      storage: this.storage,
+      index: this.#index,
+      opener: this.#opener,
+      openers: () => (this.#openers ??= new BlobOpeners(this.#parts.master, defaultWorkers())),
+    }
   }
 
   async readPackHeader(pack: string, sizeBytes: number, options: Options): Promise<PackedBlob[]> {
@@ -355,6 +362,7 @@ class OpenRepository implements Repository {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#openers?.[Symbol.asyncDispose]()
     this.#opener[Symbol.dispose]()
     this.#parts.cipher[Symbol.dispose]()
     this.#index.clear()

@@ -161,6 +161,8 @@ export interface Repository extends AsyncDisposable {
     options: {
       signal: AbortSignal
       width?: number | undefined
+      /** What `visit` gets holds only until its promise is settled: lets other threads open the blobs. */
+      isTransient?: boolean | undefined
       type?: BlobType | undefined
       onDamaged?: ((id: string, fault: Fault) => void) | undefined
     },

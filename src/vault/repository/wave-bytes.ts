@@ -132,7 +132,7 @@ export class WaveBytes {
     }
     const load = async (ids: string[]): Promise<boolean> => {
       try {
-        await this.#repository.loadBlobs(ids, { signal, width }, place)
+        await this.#repository.loadBlobs(ids, { signal, width, isTransient: true }, place)
         return true
       } catch (error) {
         if (!isFault(error, 'corrupt', 'missing')) throw error
