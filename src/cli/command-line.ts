@@ -2,6 +2,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { Fault, isAbort } from '#base/faults'
 import { createLog, toJson, type Level } from '#base/log'
 import { Display } from './display.ts'
+import { type Output, watchOutput } from './output.ts'
 import { Input, type OptionSpec, type Verb, type VerbGroup } from './verb.ts'
 import { verbs } from './verbs.ts'
 import { versionLine } from './version.ts'
@@ -12,8 +13,9 @@ const exitInterrupted = 130
 /** Runs one command line; returns the exit code. Never throws. */
 export async function runCommandLine(argv: readonly string[]): Promise<number> {
   let code = 0
+  const output = watchOutput()
   const program = createProgram(async (verb, input) => {
-    code = await runVerb(verb, input)
+    code = await runVerb(verb, input, output)
   })
   try {
     await program.parseAsync([...argv], { from: 'user' })
@@ -26,7 +28,7 @@ export async function runCommandLine(argv: readonly string[]): Promise<number> {
     }
     throw error
   }
-  return code
+  return output.exitCode() ?? code
 }
 
 /** The whole command line as commander knows it; `run` is called for the verb that was named. */
@@ -80,23 +82,28 @@ function toOption(spec: OptionSpec): Option {
   return option
 }
 
-async function runVerb(verb: Verb, input: Input): Promise<number> {
+/** All of them stop in good order; the second one ends at once. SIGHUP: the terminal was closed. */
+const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+async function runVerb(verb: Verb, input: Input, output: Output): Promise<number> {
   const display = new Display({ json: input.flag('json'), quiet: input.flag('quiet') })
   const interrupt = new AbortController()
   const onSignal = (name: NodeJS.Signals) => {
     if (interrupt.signal.aborted) process.exit(exitInterrupted)
     interrupt.abort(new Fault('interrupted', `stop ${verb.name}: ${name} received`))
   }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  for (const name of stopSignals) process.on(name, onSignal)
+  const signal = AbortSignal.any([interrupt.signal, output.signal])
   try {
     const level = input.choice<Level>('log-level', ['debug', 'info', 'warn', 'error'])
     const log = createLog({ write: (line) => display.note(line), level, json: display.json })
-    const context = { signal: interrupt.signal, display, log, env: process.env }
+    const context = { signal, display, log, env: process.env }
     return (await verb.run(input, context)) ?? 0
   } catch (error) {
+    if (output.signal.aborted) return output.exitCode() ?? 1
     return report(error, interrupt.signal, display)
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    for (const name of stopSignals) process.off(name, onSignal)
   }
 }
 
@@ -107,7 +114,9 @@ function sayError(code: string, message: string, hint?: string): void {
 
 /** Prints an error once, where it ends: a Fault in a sentence with its hint, a defect of ours with its stack. */
 function report(error: unknown, signal: AbortSignal, display: Display): number {
-  const shown = signal.aborted && isAbort(error) ? signal.reason : error
+  // What was under way fails in many ways when it is stopped: the reason is what the user did.
+  const stopped = signal.aborted && (isAbort(error) || error instanceof Fault)
+  const shown = stopped ? signal.reason : error
   if (shown instanceof Fault) {
     const { code, message, hint } = shown
     if (display.json) sayError(code, message, hint)
@@ -115,6 +124,7 @@ function report(error: unknown, signal: AbortSignal, display: Display): number {
     return shown.exitCode
   }
   const text = shown instanceof Error ? (shown.stack ?? shown.message) : String(shown)
+  if (display.json) sayError('defect', text.split('\n')[0] ?? '', 'Please report it.')
   process.stderr.write(`redoubt: this is a defect, please report it\n${text}\n`)
   return 1
 }

@@ -131,10 +131,10 @@ const refusals: readonly Refusal[] = [
   ['vault key explode --vault VAULT', 2, /'explode' is not one of/],
   ['vault key add --vault VAULT', 2, /the name is missing/],
   ['vault key enrol x --vault VAULT', 2, /--archiver-file is missing/],
-  ['vault key enrol x --vault VAULT --archiver-file NEW/x', 1, /NEW\/x: ENOENT/],
+  ['vault key enrol x --vault VAULT --archiver-file /nonexistent/x', 1, /nonexistent\/x: ENOENT/],
   ['vault key strike x --vault VAULT', 1, /no archiver has it/],
   ['protect --source mysql://h --vault VAULT --archiver-file NEW', 1, /archiver file NEW: ENOENT/],
-  ['protect --source mysql://h --vault VAULT --archiver-file TREE/noise', 1, /archiver state/],
+  ['protect --source mysql://h --vault VAULT --archiver-file /etc/passwd', 1, /the archiver state/],
   [
     'protect --source mysql://h --vault VAULT --vault TREE --archiver-file NEW',
     2,
