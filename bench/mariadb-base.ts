@@ -1,4 +1,4 @@
-// Logical base and restore of MariaDB 10.11 against mydumper with compression and myloader, at 2 and 4 threads.
+// Logical base and restore of MariaDB 10.11 against mydumper with compression and myloader, at 1, 2 and 4 threads.
 // Usage: node bench/mariadb-base.ts [--rows 500000] [--rounds 3]; a row of `wide` is about 450 bytes, of `narrow` 190.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync } from 'node:fs'
@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { startMariadb } from '../test/support/servers/mariadb.ts'
 import { home, service } from '../test/support/servers/services.ts'
 import { Scratch } from '../test/support/scratch.ts'
+import { shopStatements } from './mariadb-shop.ts'
 import { measure } from './measure.ts'
 import { cpuOfTree } from './server-cpu.ts'
 import { printRun, printTable, type Run } from './table.ts'
@@ -29,14 +30,6 @@ await using target = await startMariadb({
   version: '10.11',
   settings: { ...settings, 'skip-log-bin': true },
 })
-const fill = [
-  'CREATE DATABASE shop',
-  'USE shop',
-  `CREATE TABLE shop.narrow (id int PRIMARY KEY, k int NOT NULL, c char(120) NOT NULL, pad char(60) NOT NULL, KEY (k))`,
-  `INSERT INTO shop.narrow SELECT seq, CRC32(seq) % 1000000, RPAD(SHA2(seq, 256), 119, MD5(seq)), RPAD(MD5(seq + 1), 59, 'x') FROM seq_1_to_${rows}`,
-  `CREATE TABLE shop.wide (id bigint PRIMARY KEY, a int, b bigint, price decimal(18,4), ratio double, at datetime(6), day date, code varchar(32), name varchar(120), state enum('new','paid','sent'), hash varbinary(32), note text, KEY (code), KEY (at))`,
-  `INSERT INTO shop.wide SELECT seq, seq % 1000, seq * 7919, seq / 7, 1 / seq, '2026-01-01' + INTERVAL seq SECOND, '2026-01-01' + INTERVAL (seq % 900) DAY, MD5(seq), CONCAT('name ', SHA1(seq)), 1 + seq % 3, UNHEX(SHA2(seq, 256)), REPEAT(CONCAT('line ', seq, ' of text, '), 12) FROM seq_1_to_${rows}`,
-]
 const client = path.join(source.bin, 'mariadb')
 const connect = (port: number) => [
   '--host=127.0.0.1',
@@ -44,7 +37,7 @@ const connect = (port: number) => [
   '--user=root',
   '--password=dolphin-secret',
 ]
-execFileSync(client, [...connect(source.port), '-e', fill.join('; ')])
+execFileSync(client, [...connect(source.port), '-e', shopStatements(rows).join('; ')])
 const { bin } = await service('mydumper@bookworm')
 const redoubt = [path.join(home, 'node_modules/.bin/node'), path.join(home, 'src/cli/main.ts')]
 const env = { REDOUBT_VAULT_PASSWORD: 'bench' }
@@ -98,7 +91,7 @@ for (let round = 0; round < Number(values.rounds); round++) {
     '-q',
   ]
   await run('first base', 'redoubt', backup, vault)
-  for (const threads of ['2', '4']) {
+  for (const threads of ['1', '2', '4']) {
     const dump = scratch.join(`dump-${threads}`)
     mkdirSync(dump)
     const flags = [
@@ -131,7 +124,7 @@ for (let round = 0; round < Number(values.rounds); round++) {
   ]
   await run('restore', 'redoubt', restore, vault)
   compare('redoubt')
-  for (const threads of ['2', '4']) {
+  for (const threads of ['1', '2', '4']) {
     const dump = scratch.join(`dump-${threads}`)
     emptyTarget()
     const flags = [

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { delimiter } from 'node:path'
 import { test } from 'node:test'
+import { isFault } from '#base/faults'
 import { silentLog } from '#base/log'
 import { createProgress } from '#base/progress'
 import { DirectoryBase } from '../../../test/support/directory-base.ts'
@@ -61,6 +62,10 @@ test('a physical base is prepared on restore, and the log behind it replayed', a
   assert.deepEqual(users, [['later']])
   await session.query('shutdown', { signal })
   await using target = await startMariadb()
+  await assert.rejects(
+    mysql.restore(requestOf(base, capture.archive, target.url, more)),
+    (error) => isFault(error, 'usage') && /directory with --to.* --only/.test(error.hint ?? ''),
+  )
   await mysql.restore(
     requestOf(base, capture.archive, target.url, { ...more, only: ['types.numbers'] }),
   )

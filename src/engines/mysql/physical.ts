@@ -3,10 +3,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join, posix } from 'node:path'
+import type { BlockWriter } from '#base/blocks'
 import { Fault, fromSystem } from '#base/faults'
 import { mortal } from '#base/mortal'
-import { Queue } from '#base/queue'
-import { type Tasks, tasks } from '#base/tasks'
 import { systemTime } from '#base/time'
 import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
 import { readForeignKeys, type Source } from './base.ts'
@@ -21,8 +20,8 @@ import { readXbstream } from './xbstream.ts'
 
 export const physicalLayout = 'xbstream-1'
 
-/** What of one file may wait for its sink. */
-const fileQueueBytes = 8 * 1024 * 1024
+/** One for each thread of the program, and some to spare. */
+const openFilesMax = 256
 const infoMaxBytes = 64 * 1024
 const infoNames = new Set(['xtrabackup_binlog_info', 'mariadb_backup_binlog_info'])
 
@@ -113,9 +112,7 @@ async function runBackup(
   let taken: Taken | undefined
   let failure: unknown
   try {
-    taken = await tasks(signal, (t) =>
-      spread(t, child.stdout as AsyncIterable<Buffer>, sink, timeUs),
-    )
+    taken = await spread(child.stdout as AsyncIterable<Buffer>, sink, timeUs, signal)
   } catch (error) {
     failure = error
     child.kill('SIGTERM')
@@ -137,43 +134,43 @@ async function runBackup(
   return taken
 }
 
-/** Gives each file of the stream to the sink as a stream of its own; they are open side by side. */
+/** Writes each file of the stream in blocks: its pages change in place. Several are open side by side. */
 async function spread(
-  t: Tasks,
   stream: AsyncIterable<Buffer>,
   sink: BaseSink,
   timeUs: bigint,
+  signal: AbortSignal,
 ): Promise<Taken> {
-  const open = new Map<string, Queue<Buffer>>()
+  const open = new Map<string, BlockWriter>()
   const folders = new Set<string>()
-  const running: Promise<void>[] = []
   let info = ''
   let sizeBytes = 0n
   for await (const chunk of readXbstream(stream)) {
+    signal.throwIfAborted()
     const { path } = chunk
     const at = safePath(path)
-    let queue = open.get(path)
-    if (!queue) {
+    let writer = open.get(path)
+    if (!writer) {
+      if (open.size >= openFilesMax) {
+        throw new Fault('protocol', `read backup stream: ${open.size} files are open in it`)
+      }
       await makeFolders(sink, folders, dirname(at), timeUs)
-      const created = new Queue<Buffer>(fileQueueBytes)
-      queue = created
-      open.set(path, created)
-      running.push(t.run(() => sink.file(at, fileEntry(timeUs), created)))
+      writer = sink.blocks(at, fileEntry(timeUs))
+      open.set(path, writer)
     }
     if (chunk.kind === 'end') {
-      queue.end()
+      await writer.end()
       open.delete(path)
       continue
     }
-    const bytes = Buffer.from(chunk.bytes)
+    const { bytes } = chunk
     sizeBytes += BigInt(bytes.length)
     if (infoNames.has(at) && info.length + bytes.length < infoMaxBytes) info += bytes.toString()
-    await queue.push(bytes, bytes.length, t.signal)
+    await writer.write(bytes)
   }
   if (open.size > 0) {
     throw new Fault('protocol', `read backup stream: ${[...open.keys()][0]} has no end`)
   }
-  await Promise.all(running)
   return { info, sizeBytes }
 }
 

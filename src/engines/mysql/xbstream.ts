@@ -12,49 +12,67 @@ const pathMaxBytes = 4096
 const payloadMaxBytes = 256 * 1024 * 1024
 /** Magic, flags, type and the length of the path. */
 const headSize = 14
+/** Size, place and sum of a payload. */
+const placeSize = 20
+
+/** What is left of a chunk's payload. */
+type Payload = {
+  readonly path: string
+  readonly offset: bigint
+  readonly sum: number
+  left: number
+  sumSoFar: number
+}
 
 /**
  * Reads the stream that mariadb-backup and xtrabackup write: chunks of many files in turn, each with its path, its
- * place in the file and a CRC32. https://docs.percona.com/percona-xtrabackup/8.0/xbstream-binary-overview.html
+ * place in the file and a CRC32. Bytes pass on before the sum behind them is known: a file is sound when its end came.
+ * https://docs.percona.com/percona-xtrabackup/8.0/xbstream-binary-overview.html
  */
 export async function* readXbstream(
   source: AsyncIterable<Buffer>,
 ): AsyncGenerator<StreamChunk, void, void> {
   const places = new Map<string, bigint>()
-  let held: Buffer = Buffer.alloc(0)
-  const parts: Buffer[] = []
-  let partsBytes = 0
-  let needed = headSize
+  let head: Buffer = Buffer.alloc(0)
+  let open: Payload | undefined
   for await (const chunk of source) {
-    parts.push(chunk)
-    partsBytes += chunk.length
-    // Joined only when the whole of the next chunk is there: a large payload is copied once.
-    if (held.length + partsBytes < needed) continue
-    held = Buffer.concat([held, ...parts.splice(0)])
-    partsBytes = 0
-    let at = 0
-    for (;;) {
-      const rest = held.subarray(at)
-      const parsed = parseChunk(rest)
-      if (typeof parsed === 'number') {
-        needed = parsed
-        break
+    let rest = chunk
+    while (rest.length > 0) {
+      if (open) {
+        const bytes = rest.subarray(0, open.left)
+        rest = rest.subarray(bytes.length)
+        takeIn(open, bytes)
+        yield { kind: 'bytes', path: open.path, bytes }
+        if (open.left === 0) open = undefined
+        continue
       }
-      yield checkPlace(parsed, places)
-      at += parsed.size
+      const joined = head.length === 0 ? rest : Buffer.concat([head, rest])
+      const parsed = parseHead(joined)
+      head = parsed ? Buffer.alloc(0) : Buffer.from(joined)
+      if (!parsed) break
+      rest = joined.subarray(parsed.size)
+      open = begin(parsed, places)
+      if (parsed.kind === 'end') yield { kind: 'end', path: parsed.path }
     }
-    held = held.subarray(at)
   }
-  if (held.length + partsBytes > 0) {
+  if (open || head.length > 0) {
     throw new Fault('protocol', 'read backup stream: it ends inside a chunk')
   }
 }
 
-type Parsed = { readonly chunk: StreamChunk; readonly offset: bigint; readonly size: number }
+type Head = { readonly path: string; readonly size: number } & (
+  | { readonly kind: 'end' }
+  | {
+      readonly kind: 'payload'
+      readonly bytes: number
+      readonly offset: bigint
+      readonly sum: number
+    }
+)
 
-/** The chunk at the start, or how many bytes must be there before that can be told. */
-function parseChunk(bytes: Buffer): Parsed | number {
-  if (bytes.length < headSize) return headSize
+/** What stands before a payload, or in its place; undefined when not all of it is there. */
+function parseHead(bytes: Buffer): Head | undefined {
+  if (bytes.length < headSize) return undefined
   const reader = new Reader(bytes, 'backup stream')
   if (reader.text(8) !== magic)
     throw new Fault('protocol', 'read backup stream: no chunk begins here')
@@ -63,41 +81,47 @@ function parseChunk(bytes: Buffer): Parsed | number {
   const pathSize = reader.u32le()
   if (pathSize > pathMaxBytes)
     throw new Fault('protocol', `read backup stream: a path of ${pathSize} bytes`)
-  if (reader.left < pathSize) return headSize + pathSize
+  if (reader.left < pathSize) return undefined
   const path = reader.text(pathSize)
-  if (type === 'E') return { chunk: { kind: 'end', path }, offset: -1n, size: reader.pos }
+  if (type === 'E') return { kind: 'end', path, size: reader.pos }
   if (type !== 'P') {
     throw new Fault(
       'unsupported',
       `read backup stream: chunk type ${type} (flags ${flags}) of ${path}`,
     )
   }
-  if (reader.left < 20) return headSize + pathSize + 20
+  if (reader.left < placeSize) return undefined
   const size = Number(reader.u64le())
   const offset = reader.u64le()
   const sum = reader.u32le()
   if (size > payloadMaxBytes)
     throw new Fault('protocol', `read backup stream: a chunk of ${size} bytes`)
-  if (reader.left < size) return reader.pos + size
-  const payload = reader.view(size)
-  if (crc32(payload) !== sum) {
-    throw new Fault('protocol', `read backup stream: wrong checksum in ${path} at ${offset}`)
-  }
-  return { chunk: { kind: 'bytes', path, bytes: payload }, offset, size: reader.pos }
+  return { kind: 'payload', path, bytes: size, offset, sum, size: reader.pos }
 }
 
-function checkPlace({ chunk, offset }: Parsed, places: Map<string, bigint>): StreamChunk {
-  const place = places.get(chunk.path) ?? 0n
-  if (chunk.kind === 'end') {
-    places.delete(chunk.path)
-    return chunk
+/** Checks that a payload goes on where the file's last one ended. */
+function begin(head: Head, places: Map<string, bigint>): Payload | undefined {
+  const { path } = head
+  if (head.kind === 'end') {
+    places.delete(path)
+    return undefined
   }
+  const { offset, sum, bytes } = head
+  const place = places.get(path) ?? 0n
   if (offset !== place) {
-    throw new Fault(
-      'protocol',
-      `read backup stream: ${chunk.path} goes on at ${offset}, not at ${place}`,
-    )
+    throw new Fault('protocol', `read backup stream: ${path} goes on at ${offset}, not at ${place}`)
   }
-  places.set(chunk.path, place + BigInt(chunk.bytes.length))
-  return chunk
+  places.set(path, place + BigInt(bytes))
+  const payload = { path, offset, sum, left: bytes, sumSoFar: 0 }
+  if (bytes > 0) return payload
+  takeIn(payload, Buffer.alloc(0))
+  return undefined
+}
+
+function takeIn(payload: Payload, bytes: Buffer): void {
+  payload.left -= bytes.length
+  payload.sumSoFar = crc32(bytes, payload.sumSoFar)
+  if (payload.left > 0 || payload.sumSoFar === payload.sum) return
+  const { path, offset } = payload
+  throw new Fault('protocol', `read backup stream: wrong checksum in ${path} at ${offset}`)
 }
