@@ -4,8 +4,8 @@ import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { Fault } from '#base/faults'
+import { mortal } from '#base/mortal'
 import { systemTime } from '#base/time'
-import { mortal } from './servers/child.ts'
 
 type ChildProcess = ChildProcessByStdio<null, Readable, Readable>
 

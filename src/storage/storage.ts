@@ -17,6 +17,16 @@ export type PutOptions = {
   readonly retainUntilMs?: number | undefined
 }
 
+export type GetOptions = {
+  readonly start?: number
+  readonly end?: number
+  readonly signal?: AbortSignal | undefined
+}
+
+export type StreamOptions = Omit<GetOptions, 'end'>
+
+export type ListOptions = { readonly after?: string; readonly signal?: AbortSignal | undefined }
+
 /**
  * Object storage: named, immutable runs of bytes under one prefix. Keys are relative, of at most
  * 800 bytes, `/` between their parts, a part of `[A-Za-z0-9._=+-]`, at most 255 bytes, not `.` or
@@ -54,23 +64,13 @@ export interface Storage extends AsyncDisposable {
    * The bytes `[start, end)` of an object, all of it by default. A short answer is an `unreachable`
    * Fault, never returned.
    */
-  get(
-    key: string,
-    options?: {
-      readonly start?: number
-      readonly end?: number
-      readonly signal?: AbortSignal | undefined
-    },
-  ): Promise<Buffer>
+  get(key: string, options?: GetOptions): Promise<Buffer>
 
   /**
    * The object from `start` on, as it arrives; breaking off frees the connection. A short object
    * throws.
    */
-  stream(
-    key: string,
-    options?: { readonly start?: number; readonly signal?: AbortSignal | undefined },
-  ): AsyncIterable<Buffer>
+  stream(key: string, options?: StreamOptions): AsyncIterable<Buffer>
 
   /** Facts of one object; undefined when it is not there. */
   stat(
@@ -82,10 +82,7 @@ export interface Storage extends AsyncDisposable {
    * All objects whose keys start with `prefix`, in ascending byte order of keys, those after
    * `after` only.
    */
-  list(
-    prefix: string,
-    options?: { readonly after?: string; readonly signal?: AbortSignal | undefined },
-  ): AsyncIterable<ObjectInfo>
+  list(prefix: string, options?: ListOptions): AsyncIterable<ObjectInfo>
 
   /** Removes the object; one that is not there is no error. */
   delete(key: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<void>

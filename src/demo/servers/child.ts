@@ -2,22 +2,12 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { Fault } from '#base/faults'
+import { mortal } from '#base/mortal'
 import { systemTime } from '#base/time'
 
 const asRoot = process.getuid?.() === 0
-const setpriv = '/usr/bin/setpriv'
 const readyMaxMs = 60_000
 const endMaxMs = 20_000
-
-/** A command line that ends when this process does, even by SIGKILL, where the system can do that. */
-export function mortal(
-  command: readonly string[],
-  more: readonly string[] = [],
-): [program: string, args: string[]] {
-  const [program = '', ...args] = command
-  if (!existsSync(setpriv)) return [program, args]
-  return [setpriv, [...more, '--pdeathsig', 'KILL', program, ...args]]
-}
 
 /** Database servers refuse root, and none needs it: as root they run as the user that owns nothing. */
 export function unprivileged(command: readonly string[]): [program: string, args: string[]] {

@@ -14,7 +14,14 @@ import {
   unlinkQuietly,
   writeAll,
 } from './file.ts'
-import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
+import type {
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  PutOptions,
+  Storage,
+  StreamOptions,
+} from '../storage.ts'
 
 const temporaryName = `${reservedName}tmp-`
 /** A temporary file that nobody has written to for so long belongs to a writer that died. */
@@ -101,14 +108,7 @@ class FsStorage implements Storage {
     })
   }
 
-  async get(
-    key: string,
-    options: {
-      readonly start?: number
-      readonly end?: number
-      readonly signal?: AbortSignal | undefined
-    } = {},
-  ): Promise<Buffer> {
+  async get(key: string, options: GetOptions = {}): Promise<Buffer> {
     checkKey(key)
     options.signal?.throwIfAborted()
     const what = `${key} from ${this.url}`
@@ -124,10 +124,7 @@ class FsStorage implements Storage {
     })
   }
 
-  async *stream(
-    key: string,
-    options: { readonly start?: number; readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<Buffer, void, void> {
+  async *stream(key: string, options: StreamOptions = {}): AsyncGenerator<Buffer, void, void> {
     checkKey(key)
     const { start = 0, signal } = options
     const what = `${key} from ${this.url}`
@@ -157,10 +154,7 @@ class FsStorage implements Storage {
     return found
   }
 
-  async *list(
-    prefix: string,
-    options: { readonly after?: string; readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<ObjectInfo, void, void> {
+  async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo, void, void> {
     checkPrefix(prefix)
     const { after = '', signal } = options
     await this.#checkRoot(`list ${prefix}`)

@@ -1,6 +1,13 @@
 import { Fault } from '#base/faults'
 import { checkKey, checkPrefix, checkRange } from '../key.ts'
-import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
+import type {
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  PutOptions,
+  Storage,
+  StreamOptions,
+} from '../storage.ts'
 
 type Stored = {
   readonly bytes: Buffer
@@ -70,14 +77,7 @@ export class MemStorage implements Storage {
     await this.put(key, parts, options)
   }
 
-  async get(
-    key: string,
-    options: {
-      readonly start?: number
-      readonly end?: number
-      readonly signal?: AbortSignal | undefined
-    } = {},
-  ): Promise<Buffer> {
+  async get(key: string, options: GetOptions = {}): Promise<Buffer> {
     options.signal?.throwIfAborted()
     const { bytes } = this.#read(key)
     const { start = 0, end = bytes.length } = options
@@ -85,10 +85,7 @@ export class MemStorage implements Storage {
     return Buffer.from(bytes.subarray(start, end))
   }
 
-  async *stream(
-    key: string,
-    options: { readonly start?: number; readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<Buffer, void, void> {
+  async *stream(key: string, options: StreamOptions = {}): AsyncGenerator<Buffer, void, void> {
     const { bytes } = this.#read(key)
     const { start = 0, signal } = options
     checkRange(
@@ -112,10 +109,7 @@ export class MemStorage implements Storage {
     return found && { key, sizeBytes: found.bytes.length, modifiedMs: found.modifiedMs }
   }
 
-  async *list(
-    prefix: string,
-    options: { readonly after?: string; readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<ObjectInfo, void, void> {
+  async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo, void, void> {
     checkPrefix(prefix)
     const { after = '', signal } = options
     signal?.throwIfAborted()

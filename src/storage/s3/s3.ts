@@ -12,7 +12,14 @@ import {
 import { Fault, isFault } from '#base/faults'
 import { defaultRetry, retry, type RetryPolicy } from '#base/retry'
 import { checkKey, checkPrefix, checkRange, isKey } from '../key.ts'
-import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
+import type {
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  PutOptions,
+  Storage,
+  StreamOptions,
+} from '../storage.ts'
 import { checkListing, checkTag, fromS3 } from './answer.ts'
 import { readBody } from './body.ts'
 import {
@@ -122,14 +129,7 @@ class S3Storage implements Storage {
     await this.#multipart.put(key, source, { options, doing })
   }
 
-  async get(
-    key: string,
-    options: {
-      readonly start?: number
-      readonly end?: number
-      readonly signal?: AbortSignal | undefined
-    } = {},
-  ): Promise<Buffer> {
+  async get(key: string, options: GetOptions = {}): Promise<Buffer> {
     checkKey(key)
     const { start = 0, end, signal } = options
     const doing = this.#doing('read', key)
@@ -151,10 +151,7 @@ class S3Storage implements Storage {
     return bytes
   }
 
-  async *stream(
-    key: string,
-    options: { readonly start?: number; readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<Buffer, void, void> {
+  async *stream(key: string, options: StreamOptions = {}): AsyncGenerator<Buffer, void, void> {
     checkKey(key)
     const { start = 0, signal } = options
     using _ = await this.#reads.take(signal)
@@ -178,10 +175,7 @@ class S3Storage implements Storage {
     return { key, sizeBytes: head.ContentLength, modifiedMs }
   }
 
-  async *list(
-    prefix: string,
-    options: { readonly after?: string; readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<ObjectInfo, void, void> {
+  async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo, void, void> {
     checkPrefix(prefix)
     const { after = '', signal } = options
     const doing = this.#doing('list', prefix)

@@ -1,6 +1,13 @@
 import { Fault, type Code } from '#base/faults'
 import { seededRandom } from '#base/random'
-import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
+import type {
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  PutOptions,
+  Storage,
+  StreamOptions,
+} from '../storage.ts'
 
 export type OperationKind = 'put' | 'putStream' | 'get' | 'stream' | 'stat' | 'list' | 'delete'
 
@@ -99,21 +106,11 @@ export class FaultyStorage implements Storage {
     })
   }
 
-  get(
-    key: string,
-    options?: {
-      readonly start?: number
-      readonly end?: number
-      readonly signal?: AbortSignal | undefined
-    },
-  ): Promise<Buffer> {
+  get(key: string, options?: GetOptions): Promise<Buffer> {
     return this.#call('get', key, () => this.#inner.get(key, options))
   }
 
-  async *stream(
-    key: string,
-    options?: { readonly start?: number; readonly signal?: AbortSignal | undefined },
-  ): AsyncGenerator<Buffer, void, void> {
+  async *stream(key: string, options?: StreamOptions): AsyncGenerator<Buffer, void, void> {
     const fault = await this.#begin('stream', key)
     for await (const chunk of this.#inner.stream(key, options)) {
       this.#checkAlive('stream', key)
@@ -133,10 +130,7 @@ export class FaultyStorage implements Storage {
     return this.#call('stat', key, () => this.#inner.stat(key, options))
   }
 
-  async *list(
-    prefix: string,
-    options?: { readonly after?: string; readonly signal?: AbortSignal | undefined },
-  ): AsyncGenerator<ObjectInfo, void, void> {
+  async *list(prefix: string, options?: ListOptions): AsyncGenerator<ObjectInfo, void, void> {
     const fault = await this.#begin('list', prefix)
     let breaksAfter = fault ? Math.floor(this.#random() * 20) : Number.POSITIVE_INFINITY
     for await (const info of this.#inner.list(prefix, options)) {

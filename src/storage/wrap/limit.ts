@@ -1,5 +1,12 @@
 import { systemTime, type Time } from '#base/time'
-import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
+import type {
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  PutOptions,
+  Storage,
+  StreamOptions,
+} from '../storage.ts'
 
 export type Limits = {
   readonly uploadBytesPerSecond?: number | undefined
@@ -71,23 +78,13 @@ class LimitStorage implements Storage {
     return this.#inner.putStream(key, paced(source, this.#upload, options?.signal), options)
   }
 
-  async get(
-    key: string,
-    options: {
-      readonly start?: number
-      readonly end?: number
-      readonly signal?: AbortSignal | undefined
-    } = {},
-  ): Promise<Buffer> {
+  async get(key: string, options: GetOptions = {}): Promise<Buffer> {
     const bytes = await this.#inner.get(key, options)
     await this.#download?.take(bytes.length, options.signal)
     return bytes
   }
 
-  stream(
-    key: string,
-    options?: { readonly start?: number; readonly signal?: AbortSignal | undefined },
-  ): AsyncIterable<Buffer> {
+  stream(key: string, options?: StreamOptions): AsyncIterable<Buffer> {
     return paced(this.#inner.stream(key, options), this.#download, options?.signal)
   }
 
@@ -98,10 +95,7 @@ class LimitStorage implements Storage {
     return this.#inner.stat(key, options)
   }
 
-  list(
-    prefix: string,
-    options?: { readonly after?: string; readonly signal?: AbortSignal | undefined },
-  ): AsyncIterable<ObjectInfo> {
+  list(prefix: string, options?: ListOptions): AsyncIterable<ObjectInfo> {
     return this.#inner.list(prefix, options)
   }
 

@@ -1,6 +1,13 @@
 import { isFault } from '#base/faults'
 import { defaultRetry, retry, type RetryPolicy } from '#base/retry'
-import type { ObjectInfo, PutOptions, Storage } from '../storage.ts'
+import type {
+  GetOptions,
+  ListOptions,
+  ObjectInfo,
+  PutOptions,
+  Storage,
+  StreamOptions,
+} from '../storage.ts'
 
 /**
  * The same store, each call tried again while its Fault says so, with jitter and a named maximum. A
@@ -61,21 +68,11 @@ class RetryStorage implements Storage {
     return this.#inner.putStream(key, source, options)
   }
 
-  get(
-    key: string,
-    options: {
-      readonly start?: number
-      readonly end?: number
-      readonly signal?: AbortSignal | undefined
-    } = {},
-  ): Promise<Buffer> {
+  get(key: string, options: GetOptions = {}): Promise<Buffer> {
     return retry(this.#policy, options.signal, () => this.#inner.get(key, options))
   }
 
-  async *stream(
-    key: string,
-    options: { readonly start?: number; readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<Buffer, void, void> {
+  async *stream(key: string, options: StreamOptions = {}): AsyncGenerator<Buffer, void, void> {
     let start = options.start ?? 0
     for await (const chunk of this.#resume(options.signal, () =>
       this.#inner.stream(key, { start, signal: options.signal }),
@@ -92,10 +89,7 @@ class RetryStorage implements Storage {
     return retry(this.#policy, options.signal, () => this.#inner.stat(key, options))
   }
 
-  async *list(
-    prefix: string,
-    options: { readonly after?: string; readonly signal?: AbortSignal | undefined } = {},
-  ): AsyncGenerator<ObjectInfo, void, void> {
+  async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo, void, void> {
     let after = options.after
     for await (const info of this.#resume(options.signal, () =>
       this.#inner.list(prefix, {
