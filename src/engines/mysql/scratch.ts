@@ -166,18 +166,26 @@ export async function runProgram(
   throw new Fault('engine', `run ${program}: it ended with ${code}: ${said.trim().slice(-1500)}`)
 }
 
+/** What the path of a local socket may take, its ending included. */
+const socketBytesMax = 107
+
+function socketIn(folder: string): string {
+  return join(folder, 'redoubt.sock')
+}
+
 /** A server process on a data directory of ours. Ended with the scope. */
 export class LocalServer implements AsyncDisposable {
   readonly endpoint: Endpoint
   readonly dataDirectory: string
   readonly #child: ChildProcess
-  readonly #scratch: string
+  /** A folder for its socket, gone with it; undefined for a server that outlives us and keeps that in its own. */
+  readonly #scratch: string | undefined
 
-  private constructor(options: ServerOptions, child: ChildProcess, scratch: string) {
+  private constructor(options: ServerOptions, child: ChildProcess, scratch: string | undefined) {
     this.dataDirectory = options.dataDirectory
     this.#child = child
     this.#scratch = scratch
-    const socket = join(scratch, 's')
+    const socket = socketIn(scratch ?? options.dataDirectory)
     const shown = `${options.programs.family}://${socket}`
     const { user, password } = options.account ?? { user: 'root', password: '' }
     const place = { host: 'localhost', port: options.port ?? 0, socket }
@@ -186,26 +194,28 @@ export class LocalServer implements AsyncDisposable {
 
   static async start(options: ServerOptions): Promise<LocalServer> {
     const { programs, dataDirectory, port, signal } = options
-    // Not below the data directory: the path of a local socket is short.
-    const scratch = await mkdtemp(join(tmpdir(), 'redoubt-server-'))
-    if (serverUser) await chown(scratch, serverUser.uid, serverUser.gid)
+    // Not below the data directory: the path of a local socket is short. One that is to stay needs a place that stays.
+    const stays = options.outlives && Buffer.byteLength(socketIn(dataDirectory)) < socketBytesMax
+    const scratch = stays ? undefined : await mkdtemp(join(tmpdir(), 'redoubt-server-'))
+    if (serverUser && scratch) await chown(scratch, serverUser.uid, serverUser.gid)
+    const folder = scratch ?? dataDirectory
     const listen = port ? [`--port=${port}`, '--bind-address=127.0.0.1'] : ['--skip-networking']
     const args = [
       options.defaultsFile ? `--defaults-file=${options.defaultsFile}` : '--no-defaults',
       ...programs.places,
       `--datadir=${dataDirectory}`,
-      `--socket=${join(scratch, 's')}`,
-      `--pid-file=${join(scratch, 'pid')}`,
+      `--socket=${socketIn(folder)}`,
+      `--pid-file=${join(folder, 'redoubt.pid')}`,
       ...listen,
       ...(options.settings ?? []).map((setting) => `--${setting}`),
     ]
-    const log = openSync(options.logFile ?? join(scratch, 'log'), 'a', 0o600)
+    const log = openSync(options.logFile ?? join(folder, 'log'), 'a', 0o600)
     const mortally = mortal([programs.server, ...args])
     const [program, all] = options.outlives ? [programs.server, args] : mortally
     const child = spawn(program, all, {
       cwd: '/',
       stdio: ['ignore', log, log],
-      env: { ...process.env, HOME: '/nonexistent', TMPDIR: scratch },
+      env: { ...process.env, HOME: '/nonexistent', TMPDIR: scratch ?? tmpdir() },
       // A group of its own: an interrupt at the terminal is ours to handle.
       detached: true,
       ...serverUser,
@@ -216,7 +226,7 @@ export class LocalServer implements AsyncDisposable {
       await server.#untilReady(signal)
       return server
     } catch (error) {
-      const said = await readFile(options.logFile ?? join(scratch, 'log'), 'utf8')
+      const said = await readFile(options.logFile ?? join(folder, 'log'), 'utf8')
       await server.kill()
       if (signal.aborted) throw error
       throw new Fault('engine', `start ${programs.server}: ${said.trim().slice(-1500)}`, {
@@ -258,12 +268,12 @@ export class LocalServer implements AsyncDisposable {
   /** A clean shutdown. */
   async stop(): Promise<void> {
     await this.#end('SIGTERM', stopTimeoutMs)
-    await rm(this.#scratch, { recursive: true, force: true })
+    if (this.#scratch) await rm(this.#scratch, { recursive: true, force: true })
   }
 
   async kill(): Promise<void> {
     await this.#end('SIGKILL', stopTimeoutMs)
-    await rm(this.#scratch, { recursive: true, force: true })
+    if (this.#scratch) await rm(this.#scratch, { recursive: true, force: true })
   }
 
   async #end(how: NodeJS.Signals, limitMs: number): Promise<void> {
