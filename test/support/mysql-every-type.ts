@@ -80,6 +80,14 @@ export async function makeEverything(server: FamilyServer): Promise<void> {
     await run('create table hidden (a int primary key, b int invisible default 7)')
     await run(`create table special (id int primary key, u uuid, i6 inet6)`)
     await run(`insert into special values (1, uuid(), '::1'), (2, null, null)`)
+    if (server.version === '11.8') {
+      await run(
+        'create table vectors (id int primary key, v vector(3) not null, w vector(2), vector index (v))',
+      )
+      await run(
+        `insert into vectors values (1, vec_fromtext('[1,2.5,-3]'), null), (2, vec_fromtext('[0,9,10]'), vec_fromtext('[1e-40,92]'))`,
+      )
+    }
     await run('create sequence counter start with 100 increment by 3 cache 5')
     await run('select nextval(counter), nextval(counter)')
     await run('create table history (a int primary key, b int) with system versioning')

@@ -11,13 +11,22 @@ import { Scratch } from '../../../test/support/scratch.ts'
 import { startMariadb } from '../../../test/support/servers/mariadb.ts'
 import { rootPassword } from '../../../test/support/servers/mysql-family.ts'
 import { mysql } from './mysql.ts'
-import { failoverTests, variantTests } from './variants.suite.ts'
+import { failoverTests, restoreBetween, variantTests } from './variants.suite.ts'
 
 variantTests(startMariadb, [
   { 'log-bin-compress': 'ON', 'log-bin-compress-min-len': '10' },
   { 'binlog-checksum': 'NONE', 'binlog-row-image': 'MINIMAL' },
   { 'binlog-format': 'MIXED' },
 ])
+
+for (const settings of [
+  { 'sql-mode': 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT' },
+  { 'lower-case-table-names': '1', 'character-set-server': 'latin1', 'init-connect': 'set @x = 1' },
+] as const) {
+  test(`servers that run with ${Object.keys(settings).join(' ')} are restored, base and log`, async () => {
+    await restoreBetween(() => startMariadb({ settings }))
+  })
+}
 
 test('a log that the server encrypts on its disk is archived as the stock tool reads it', async () => {
   using scratch = new Scratch('keys')

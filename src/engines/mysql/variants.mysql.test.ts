@@ -1,12 +1,18 @@
+import { test } from 'node:test'
 import { rootPassword } from '../../../test/support/servers/mysql-family.ts'
 import { startMysql } from '../../../test/support/servers/mysql.ts'
-import { failoverTests, variantTests } from './variants.suite.ts'
+import { failoverTests, restoreBetween, variantTests } from './variants.suite.ts'
 
 variantTests(startMysql, [
   { 'binlog-transaction-compression': 'ON' },
   { 'binlog-checksum': 'NONE', 'gtid-mode': 'OFF', 'enforce-gtid-consistency': 'OFF' },
   { 'binlog-row-image': 'MINIMAL', 'binlog-row-value-options': 'PARTIAL_JSON' },
 ])
+
+test('servers that run with another sql_mode are restored, base and log', async () => {
+  const settings = { 'sql-mode': 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT' }
+  await restoreBetween(() => startMysql({ settings }))
+})
 
 failoverTests(
   startMysql,

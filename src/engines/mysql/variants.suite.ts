@@ -45,6 +45,21 @@ export function variantTests(start: StartServer, variants: readonly Variant[]): 
   }
 }
 
+/** Everything in the base, changes of all of it in the log, from a server into another that is started the same way. */
+export async function restoreBetween(start: () => Promise<FamilyServer>): Promise<void> {
+  await using server = await start()
+  await server.query('create database d; create table d.t (id int primary key, v longtext)')
+  await makeEverything(server)
+  await using capture = await Capture.start(server.url)
+  using base = await takeBase(capture.engine)
+  await changes(server)
+  await server.query('create table d.made as select 1 as a; drop table types.empty_one')
+  await capture.caughtUp(server)
+  await using target = await start()
+  await mysql.restore(requestOf(base, capture.archive, target.url))
+  assert.deepEqual(await checksums(target), await checksums(server))
+}
+
 async function changes(server: FamilyServer): Promise<void> {
   await using client = await server.connect('types')
   await client.query(`update numbers set b = 7, f = 0.3, d = 1.5, bit9 = b'11' where id > 1`)
