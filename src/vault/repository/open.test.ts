@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
 import { MemStorage } from '#storage/mem'
+import { Crash, withFaults } from '#storage/wrap/fault'
 import { initRepository, openRepository } from './open.ts'
 import type { Repository } from './repository.ts'
 
@@ -92,6 +93,20 @@ test('keys are added, changed and removed, the one in use never', async () => {
   await assert.rejects(openRepository(storage, 'two', { signal }), (e) => isFault(e, 'wrong-key'))
   const third = await openRepository(storage, 'three', { signal })
   assert.equal(third.id, repository.id)
+})
+
+test('a making that was broken off is gone on with, and nothing else without a config is', async () => {
+  const storage = new MemStorage()
+  const init = (password: string) => initRepository(storage, password, { signal, passwordCost })
+  const dying = withFaults(storage, { crashAt: 1 })
+  await assert.rejects(initRepository(dying, 'secret', { signal, passwordCost }), Crash)
+  await assert.rejects(init('another'), (e) => isFault(e, 'exists'))
+  await init('secret')
+  const opened = await openRepository(storage, 'secret', { signal })
+  assert.equal((await opened.listKeys({ signal })).length, 1)
+  await storage.put('snapshots/00', Buffer.from('in use'))
+  await storage.delete('config')
+  await assert.rejects(init('secret'), (e) => isFault(e, 'exists'))
 })
 
 test('snapshots come back with every field, and go away', async () => {

@@ -53,27 +53,39 @@ export async function initRepository(
     readonly polynomial?: bigint | undefined
   },
 ): Promise<Repository> {
-  const { signal } = options
-  await refuseExisting(storage, options)
+  const { signal, passwordCost } = options
   const kernels = new Kernels()
-  const master = createMasterKeys()
+  const { master, keyId } =
+    (await resumeMaking(storage, password, { signal, kernels })) ??
+    (await makeKey(storage, password, { signal, kernels, cost: passwordCost }))
   const cipher = new EnvelopeCipher(master, kernels)
   const config = createConfig(options.polynomial)
-  const keyId = await saveKey(storage, master, password, {
-    signal,
-    kernels,
-    cost: options.passwordCost,
-  })
   // The config comes last: without it there is no repository, and a torn beginning can be begun again.
   await storage.put(configKey, encodeConfig(config, cipher), {
     signal,
     ...(storage.can.conditionalPut ? { ifAbsent: true } : {}),
   })
-  const { passwordCost } = options
   return new OpenRepository({ storage, kernels, cipher, master, config, keyId, passwordCost })
 }
 
-async function refuseExisting(storage: Storage, { signal }: Options): Promise<void> {
+async function makeKey(
+  storage: Storage,
+  password: string,
+  options: Options & { readonly kernels: Kernels; readonly cost: PasswordCost | undefined },
+): Promise<OpenedKey> {
+  const master = createMasterKeys()
+  return { master, keyId: await saveKey(storage, master, password, options) }
+}
+
+type OpenedKey = Awaited<ReturnType<typeof openKeys>>
+
+/** The key of a making that was broken off before the config; undefined where nothing is. Refuses any other repository. */
+async function resumeMaking(
+  storage: Storage,
+  password: string,
+  options: Options & { readonly kernels: Kernels },
+): Promise<OpenedKey | undefined> {
+  const { signal } = options
   const config = await storage.stat(configKey, { signal })
   if (config) {
     throw new Fault('exists', `make repository in ${storage.url}: there is one already`, {
@@ -81,11 +93,30 @@ async function refuseExisting(storage: Storage, { signal }: Options): Promise<vo
     })
   }
   const keys = await listFiles(storage, 'keys', { signal })
-  if (keys.length > 0) {
+  if (keys.length === 0) return undefined
+  const holds = await Promise.all(contents.map((prefix) => hasAny(storage, prefix, signal)))
+  if (keys.length > 1 || holds.includes(true)) {
     throw new Fault('exists', `make repository in ${storage.url}: it holds keys but no config`, {
-      hint: 'The config of a repository was lost here, or its making was interrupted: remove keys/ if it holds nothing else.',
+      hint: 'The config of a repository was lost here: bring it back from a copy of the vault.',
     })
   }
+  try {
+    return await openKeys(storage, password, options)
+  } catch (error) {
+    if (!isFault(error, 'wrong-key', 'corrupt')) throw error
+    throw new Fault('exists', `make repository in ${storage.url}: its making was broken off`, {
+      hint: 'Go on with the password that it was begun with, or remove keys/, which holds nothing else.',
+      cause: error,
+    })
+  }
+}
+
+/** What a repository holds once it was used. */
+const contents = ['data/', 'index/', 'snapshots/']
+
+async function hasAny(storage: Storage, prefix: string, signal: AbortSignal): Promise<boolean> {
+  for await (const _ of storage.list(prefix, { signal })) return true
+  return false
 }
 
 /**
