@@ -57,6 +57,8 @@ export class Shipper {
     this.#said = 'shipping'
     try {
       await tasks(signal, async (t) => {
+        // A source that is silent has nothing to append: what was on its way must be sent again all the same.
+        void t.run((inner) => writer.untilFailed({ signal: inner }))
         if (this.#options.eager) void t.run((inner) => this.#flushEagerly(writer, inner))
         await this.#ship(writer, t.signal)
       })

@@ -51,10 +51,18 @@ async function readReport(request: WindowRequest, source: SourceRecord): Promise
     source,
     windows,
     bases,
-    gaps: await vault.catalog.gaps(source.name, { signal }),
+    gaps: [...(await vault.catalog.gaps(source.name, { signal })), ...goneOf(spans.at(-1), nowMs)],
     lastProof: proofs.findLast((proof) => proof.ok),
     rpoMs: newestUs === undefined ? undefined : Math.max(0, nowMs - Number(newestUs / 1000n)),
   }
+}
+
+/** Log that was stored and is gone from the end: a gap that nobody recorded. */
+export function goneOf(last: LogSpan | undefined, nowMs: number): readonly GapRecord[] {
+  if (!last?.gone) return []
+  const after = { history: last.history, at: last.next }
+  const said = 'the newest objects of the log are gone from the vault'
+  return [{ source: last.source, after, before: last.gone, said, recordedMs: nowMs }]
 }
 
 /**

@@ -214,12 +214,14 @@ test('copyLog() brings a second vault up, again and again, and shows the holes o
   assert.equal(moment.last?.id, 'tx20')
 })
 
+const record = async () => undefined
+
 test('trimLog() removes the log before a position, and an archiver goes on behind it', async () => {
   using scratch = new Scratch()
   const storage = new MemStorage()
   const filled = { storage, folder: scratch.path, time: new ManualTime() }
   await fill(filled, 0, 4450)
-  const options = { storage, source, trust: keys.reading, signal }
+  const options = { storage, source, trust: keys.reading, record, signal }
   assert.equal(await trimLog(options, { history: 'other', at: position(9000) }), 0)
   assert.ok((await trimLog(options, { history: 'h1', at: position(2500) })) > 0)
   const [span] = await spansOf(storage)
@@ -252,7 +254,7 @@ test('trimLog() ends at what object lock still holds', async () => {
     await writer.settle({ signal })
     await time.advance(70_000)
   }
-  const options = { storage, source, trust: keys.reading, signal }
+  const options = { storage, source, trust: keys.reading, record, signal }
   assert.ok((await trimLog(options, { history: 'h1', at: position(4500) })) > 0)
   const [span] = await spansOf(storage)
   assert.deepEqual([span?.first, span?.next], [position(2000), position(5000)])

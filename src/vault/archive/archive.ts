@@ -10,6 +10,8 @@ export type LogSpan = {
   readonly next: string
   /** By the source's word (blocks and beats) the archive was complete up to here at this time. */
   readonly completeUs?: bigint | undefined
+  /** The archiver had stored the log up to here: what lay behind `next` is gone from the store since. The last span only. */
+  readonly gone?: Position | undefined
   /** Commit times of the first and the latest transaction in it, microseconds since 1970. */
   readonly firstCommitUs?: bigint | undefined
   readonly lastCommitUs?: bigint | undefined
@@ -50,6 +52,8 @@ export interface ArchiveWriter extends LogSink, AsyncDisposable {
   allowGap(): void
   /** Ships what is buffered and waits until it is durable. */
   flush(options: { readonly signal: AbortSignal }): Promise<void>
+  /** Ends only by throwing: what ended the writing, also when nobody has anything to append. */
+  untilFailed(options: { readonly signal: AbortSignal }): Promise<never>
   /** As `flush`, and waits until every segment that ended is folded. */
   settle(options: { readonly signal: AbortSignal }): Promise<void>
 }

@@ -3,9 +3,11 @@ import { eachLimit } from '#base/tasks'
 import type { Storage } from '#storage'
 import type { LogFinding } from './archive.ts'
 import { cover, listLog, readHeads, type StoredObject } from './inventory.ts'
+import { type LeaseRecord, newestLease } from './lease.ts'
 import { readIndex } from './log-index.ts'
 import { openObject, type Reading, unpack } from './object.ts'
 import { follows, type SignedRecord } from './record.ts'
+import { goneTail } from './spans.ts'
 
 export type CheckOptions = {
   readonly storage: Storage
@@ -13,6 +15,8 @@ export type CheckOptions = {
   readonly reading: Reading
   /** Decrypt and unpack every object, not the records alone. */
   readonly readData: boolean
+  /** Number of the last part that was let go on purpose; undefined where that is not known. */
+  readonly trimmedTo?: number | undefined
   readonly signal: AbortSignal
 }
 
@@ -26,6 +30,8 @@ const batchObjects = 512
 export async function checkLog(options: CheckOptions): Promise<LogFinding[]> {
   const { storage, source, reading, signal } = options
   const findings: LogFinding[] = []
+  // Before the listing: what it tells of must then be listed.
+  const lease = await newestLease({ storage, source, keyring: reading.keyring }, signal)
   const { objects, strangers } = await listLog(storage, source, signal)
   const index = await readIndex(storage, source, reading, signal)
   for (const key of strangers) {
@@ -58,6 +64,7 @@ export async function checkLog(options: CheckOptions): Promise<LogFinding[]> {
       before = { object, head }
     }
   }
+  findings.push(...checkBeginning(chosen[0], options.trimmedTo), ...checkEnd(before, lease))
   if (options.readData) findings.push(...(await checkData(wanted, options)))
   return unique(findings)
 }
@@ -65,6 +72,33 @@ export async function checkLog(options: CheckOptions): Promise<LogFinding[]> {
 type Head = SignedRecord | { readonly error: unknown } | undefined
 
 type Placed = { readonly object: StoredObject; readonly head: Head }
+
+/** What is missing before the first object must have been trimmed. */
+function checkBeginning(
+  first: StoredObject | undefined,
+  trimmedTo: number | undefined,
+): LogFinding[] {
+  if (!first || trimmedTo === undefined || first.sequenceFirst <= trimmedTo + 1) return []
+  const said = `parts ${trimmedTo + 1} to ${first.sequenceFirst - 1} before it are missing, and no trim removed them`
+  return [{ severity: 'damaged', code: 'gap', object: first.key, said }]
+}
+
+/** The log must reach as far as its archiver had stored it. */
+function checkEnd(last: Placed | undefined, lease: LeaseRecord | undefined): LogFinding[] {
+  const head = last?.head
+  // What its own record does not say is told of already.
+  if (head && 'error' in head) return []
+  if (last && !lease) {
+    const said = 'no lease tells how far the log went: newer objects may be missing'
+    return [{ severity: 'warns', code: 'missing', object: last.object.key, said }]
+  }
+  if (!lease?.tail) return []
+  const { history = '', next = '', sequenceLast: sequence = 0 } = head?.record ?? {}
+  const gone = goneTail(lease.tail, { history, next, sequence })
+  if (!gone) return []
+  const said = `the log was stored up to ${gone.at} (part ${lease.tail.sequence}); what followed ${next || 'its beginning'} is gone`
+  return [{ severity: 'damaged', code: 'gap', object: last?.object.key, said }]
+}
 
 function checkLink(before: Placed, after: Placed): LogFinding[] {
   const [previous, own] = [before.head, after.head]

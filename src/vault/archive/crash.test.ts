@@ -167,7 +167,7 @@ test('invariant 2: with answers out of order, nothing is durable before all that
       storage.dead = true
     }
     const left = storage.copy()
-    const { orphans } = await readTail(left, source, keys.reading, signal)
+    const { orphans } = await readTail({ storage: left, source, trust: keys.reading }, signal)
     orphaned += orphans.length
     if (durable > 0) await assertWhole(left, durable, `seed ${seed}, after the crash`)
     await archive(left, scratch.path)

@@ -2,9 +2,9 @@ import { isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import { eachLimit } from '#base/tasks'
 import { fold, type FoldOptions } from './fold.ts'
-import type { StoredObject } from './inventory.ts'
+import type { ListFrom, StoredObject } from './inventory.ts'
 import type { Lease } from './lease.ts'
-import type { Linked, Tail } from './tail.ts'
+import { type Linked, listFrom, type Tail } from './tail.ts'
 
 export type FoldQueueOptions = Omit<FoldOptions, 'retainUntilMs' | 'epoch'> & {
   readonly lease: Lease
@@ -24,7 +24,7 @@ const runBytesMax = 16 * 1024 * 1024
 const deletionsAtOnce = 4
 const deletionsMax = 2000
 
-type Swept = { readonly key: string; readonly sinceMs: number }
+type Swept = { readonly object: StoredObject; readonly sinceMs: number }
 
 /**
  * Folds ended segments, one after the other, behind the back of the writer, and deletes parts when their grace period
@@ -35,6 +35,8 @@ export class FoldQueue {
   /** The open segment's objects, in order. Each segment has a list of its own, which its jobs share. */
   #group: Linked[] = []
   readonly #deletable: Swept[] = []
+  #full: StoredObject | undefined
+  #from: ListFrom | undefined
   #runFrom = 0
   #waiting = 0
   #last: Promise<void> = Promise.resolve()
@@ -44,8 +46,15 @@ export class FoldQueue {
     this.#options = options
   }
 
+  /** From where on the store need be listed to find all that this archiver knows to be open. */
+  get from(): ListFrom | undefined {
+    return this.#from
+  }
+
   /** Takes over what an earlier archiver left: segments to be folded, parts to be deleted. */
   adopt(tail: Tail): void {
+    this.#full = tail.full
+    this.#from = tail.from
     for (const group of tail.unfolded) for (const part of group) this.take(part)
     const left = tail.covered
     if (left.length > 0) this.#enqueue(async () => this.#outlived(left, await this.#now()))
@@ -83,12 +92,13 @@ export class FoldQueue {
     const nowMs = await this.#now()
     const due = this.#deletable.filter(({ sinceMs }) => nowMs - sinceMs >= graceMs)
     const batch = due.slice(0, deletionsMax)
-    await eachLimit(batch, deletionsAtOnce, signal, ({ key }, inner) =>
-      storage.delete(key, { signal: inner }),
+    await eachLimit(batch, deletionsAtOnce, signal, ({ object }, inner) =>
+      storage.delete(object.key, { signal: inner }),
     )
-    const gone = new Set(batch.map(({ key }) => key))
-    const left = this.#deletable.filter(({ key }) => !gone.has(key))
+    const gone = new Set(batch)
+    const left = this.#deletable.filter((one) => !gone.has(one))
     this.#deletable.splice(0, this.#deletable.length, ...left)
+    this.#moveFrom(this.#full)
   }
 
   #endSegment(): void {
@@ -114,6 +124,7 @@ export class FoldQueue {
         parts.map(({ kept }) => kept),
         done.folded.kept.modifiedMs,
       )
+      this.#moveFrom(done.folded.kept)
       await this.#options.spool.drop(first.record.history, first.record.segment)
     })
   }
@@ -165,7 +176,19 @@ export class FoldQueue {
   }
 
   #outlived(objects: readonly StoredObject[], sinceMs: number): void {
-    for (const { key } of objects) this.#deletable.push({ key, sinceMs })
+    for (const object of objects) this.#deletable.push({ object, sinceMs })
+  }
+
+  #moveFrom(full: StoredObject | undefined): void {
+    if (!full) return
+    const before = [...(this.#from?.past ?? []), this.#from, this.#full]
+    const deletable = this.#deletable.map(({ object }) => object)
+    this.#from = listFrom(
+      full,
+      deletable,
+      before.filter((mark) => mark !== undefined),
+    )
+    this.#full = full
   }
 
   #now(): Promise<number> {

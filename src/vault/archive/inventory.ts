@@ -1,6 +1,15 @@
 import { eachLimit } from '#base/tasks'
 import type { Storage } from '#storage'
-import { type ObjectKind, type ObjectName, leaseFolder, parseKey, sourceFolder } from './names.ts'
+import {
+  decodeText,
+  encodeText,
+  historyFolder,
+  leaseFolder,
+  type ObjectKind,
+  type ObjectName,
+  parseKey,
+  sourceFolder,
+} from './names.ts'
 import { readHead, type Trust } from './object.ts'
 import type { SignedRecord } from './record.ts'
 
@@ -16,6 +25,15 @@ export type Inventory = {
   readonly objects: readonly StoredObject[]
   /** Keys below the source's folder that no archiver writes. */
   readonly strangers: readonly string[]
+}
+
+/** The place of an object: positions of one history sort as its keys do. */
+export type ListMark = { readonly history: string; readonly first: string }
+
+/** From where on a listing finds the end of the log, and all that is still to be removed before it. */
+export type ListFrom = ListMark & {
+  /** Where the log left other histories: what is needed there lies behind, should it come back to one. */
+  readonly past: readonly ListMark[]
 }
 
 const ranks: Readonly<Record<ObjectKind, number>> = { full: 0, run: 1, part: 2 }
@@ -35,6 +53,52 @@ export async function listLog(
     else if (!info.key.startsWith(leases)) strangers.push(info.key)
   }
   return { objects: objects.sort(bySequence), strangers }
+}
+
+/**
+ * Lists the end of a source's log: each history from where it was left on, and those that are new since then. One listing
+ * a history, and what lies before costs nothing.
+ */
+export async function listLogFrom(
+  storage: Storage,
+  source: string,
+  from: ListFrom,
+  signal: AbortSignal,
+): Promise<StoredObject[]> {
+  const objects: StoredObject[] = []
+  // `.` is the character behind the hyphen that follows a position in a name.
+  const marks = new Map(from.past.map((mark) => [mark.history, `${encodeText(mark.first)}.`]))
+  marks.set(from.history, encodeText(from.first))
+  for (const history of await listHistories(storage, source, signal)) {
+    const folder = historyFolder(source, history)
+    const after = `${folder}${marks.get(history) ?? ''}`
+    for await (const info of storage.list(folder, { after, signal })) {
+      const name = parseKey(info.key)
+      if (name) objects.push({ ...name, ...info })
+    }
+  }
+  return objects.sort(bySequence)
+}
+
+/** The histories of a source's log, by one look a history: behind the newest name found, the next one begins. */
+async function listHistories(
+  storage: Storage,
+  source: string,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const top = sourceFolder(source)
+  const histories: string[] = []
+  for (let after = top; ; ) {
+    const listing = storage.list(top, { after, signal })[Symbol.asyncIterator]()
+    const { value, done } = await listing.next()
+    await listing.return?.()
+    if (done) return histories
+    const [folder = ''] = value.key.slice(top.length).split('/')
+    const history = decodeText(folder)
+    if (history !== undefined) histories.push(history)
+    // `0` is the character behind the slash.
+    after = `${top}${folder}0`
+  }
 }
 
 function bySequence(a: StoredObject, b: StoredObject): number {

@@ -1,7 +1,14 @@
 import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import type { Time } from '#base/time'
-import { type Lease, leaseMs, type LeaseNote, refreshEveryMs, selfFenceMs } from './lease.ts'
+import {
+  type Lease,
+  leaseMs,
+  type LeaseNote,
+  type LeaseTail,
+  refreshEveryMs,
+  selfFenceMs,
+} from './lease.ts'
 
 export type LeaseKeeperOptions = {
   readonly source: string
@@ -9,6 +16,8 @@ export type LeaseKeeperOptions = {
   readonly time: Time
   /** What the lease says of an idle source. */
   readonly note: () => LeaseNote | undefined
+  /** What the lease says of how far the log is stored. */
+  readonly tail: () => LeaseTail | undefined
   /** Done after each refresh. */
   readonly each: () => Promise<void>
 }
@@ -29,11 +38,11 @@ export class LeaseKeeper {
 
   /** Refreshes until the signal aborts; throws when the lease is lost, or was silent for too long. */
   async run(signal: AbortSignal): Promise<void> {
-    const { time, log, note, each } = this.#options
+    const { time, log, note, tail, each } = this.#options
     for (;;) {
       await time.sleep(refreshEveryMs, signal)
       try {
-        await this.#lease.refresh(note(), signal)
+        await this.#lease.refresh({ note: note(), tail: tail() }, signal)
         this.#refreshedMs = time.monotonicMs()
         await each()
       } catch (error) {
@@ -64,7 +73,7 @@ export class LeaseKeeper {
     this.#lease.end()
     if (lost) return
     try {
-      await this.#lease.release(AbortSignal.timeout(releaseMs))
+      await this.#lease.release(this.#options.tail(), AbortSignal.timeout(releaseMs))
     } catch (error) {
       // The lease ends by itself: whoever comes next waits a little, and nothing is lost.
       const said = error instanceof Error ? error.message : String(error)

@@ -3,13 +3,26 @@ import { assert, Fault, isFault } from '#base/faults'
 import { randomHex } from '#base/ids'
 import type { Position } from '#change'
 import type { Storage } from '#storage'
+import { Fields } from '../fields.ts'
 import { formatSignedJson, parseSignedJson, type SignedJson } from '../signed-json.ts'
 import { type Keyring, maySignLog, type Signer } from '../signing.ts'
 import type { Holder } from './holder.ts'
+import type { ListFrom, ListMark } from './inventory.ts'
 import { leaseFolder } from './names.ts'
 
 /** The source's word, kept fresh on an idle source: at `completeUs` its log ended at `end`, and the archive held all of it. */
 export type LeaseNote = { readonly end: Position; readonly completeUs: bigint }
+
+/**
+ * How far the log is stored, by the archiver's own word: what a listing must show, at the least, and from where on it must
+ * be listed to find the end.
+ */
+export type LeaseTail = {
+  /** Number of the last part whose upload was answered, and where the log ends behind it. */
+  readonly sequence: number
+  readonly end: Position
+  readonly from: ListFrom | undefined
+}
 
 export type LeaseRecord = {
   readonly epoch: number
@@ -18,6 +31,7 @@ export type LeaseRecord = {
   readonly nonce: string
   readonly released: boolean
   readonly note?: LeaseNote | undefined
+  readonly tail?: LeaseTail | undefined
 }
 
 export type LeaseOptions = {
@@ -48,6 +62,7 @@ export class Lease {
   readonly #options: LeaseOptions
   readonly #nonce: string
   #note: LeaseNote | undefined
+  #tail: LeaseTail | undefined
 
   private constructor(options: LeaseOptions, epoch: number, nonce: string) {
     this.#options = options
@@ -71,8 +86,12 @@ export class Lease {
     }
     const epochs = await listEpochs(options, signal)
     const latest = epochs.at(-1)
-    if (latest !== undefined) await checkFree(options, latest, signal)
+    const before =
+      latest === undefined ? undefined : await readLease(options, leaseKey(source, latest), signal)
+    if (latest !== undefined) await checkFree(options, latest, before, signal)
     const lease = new Lease(options, (latest ?? 0) + 1, randomHex(8))
+    // Taken over before the older lease goes: at every moment one tells how far the log went.
+    lease.#tail = before?.tail
     options.holder.begin(lease.#nonce)
     await lease.#put({ released: false, ifAbsent: storage.can.conditionalPut }, signal)
     await lease.#checkNewest(signal)
@@ -80,9 +99,18 @@ export class Lease {
     return lease
   }
 
+  /** How far the log is stored: written with the next refresh, and with the release. */
+  get tail(): LeaseTail | undefined {
+    return this.#tail
+  }
+
   /** Says that the holder lives; `locked` when another one took over. */
-  async refresh(note: LeaseNote | undefined, signal: AbortSignal): Promise<void> {
-    this.#note = note
+  async refresh(
+    says: { readonly note: LeaseNote | undefined; readonly tail: LeaseTail | undefined },
+    signal: AbortSignal,
+  ): Promise<void> {
+    this.#note = says.note
+    this.#tail = says.tail ?? this.#tail
     await this.#checkNewest(signal)
     await this.#put({ released: false, ifAbsent: false }, signal)
   }
@@ -101,7 +129,8 @@ export class Lease {
   }
 
   /** Gives the right back, so that the next one need not wait. */
-  async release(signal: AbortSignal): Promise<void> {
+  async release(tail: LeaseTail | undefined, signal: AbortSignal): Promise<void> {
+    this.#tail = tail ?? this.#tail
     await this.#checkNewest(signal)
     await this.#put({ released: true, ifAbsent: false }, signal)
   }
@@ -116,6 +145,7 @@ export class Lease {
       nonce: this.#nonce,
       released,
       note: this.#note,
+      tail: this.#tail,
     }
     const key = leaseKey(source, this.epoch)
     const bytes = formatSignedJson(purpose, { source, ...record }, signer)
@@ -172,10 +202,14 @@ async function listEpochs(
   return epochs
 }
 
-async function checkFree(options: LeaseOptions, epoch: number, signal: AbortSignal): Promise<void> {
+async function checkFree(
+  options: LeaseOptions,
+  epoch: number,
+  record: LeaseRecord | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   const { storage, source } = options
   const key = leaseKey(source, epoch)
-  const record = await readLease(options, key, signal)
   if (record === undefined || record.released || options.holder.isDead(record)) return
   const seen = await storage.stat(key, { signal })
   if (!seen) return
@@ -221,6 +255,7 @@ async function readLease(
   const { fields, scope } = signed
   if (fields.text('source') !== source || !maySignLog(scope, source)) return undefined
   const note = fields.optional('note', (f, name) => f.object(name))
+  const tail = fields.optional('tail', (f, name) => f.object(name))
   return {
     epoch: fields.count('epoch'),
     holder: fields.text('holder'),
@@ -228,10 +263,31 @@ async function readLease(
     nonce: fields.text('nonce'),
     released: fields.flag('released'),
     note: note && {
-      end: { history: note.object('end').text('history'), at: note.object('end').text('at') },
+      end: readEnd(note),
       completeUs: note.bigint('completeUs'),
     },
+    tail: tail && {
+      sequence: tail.count('sequence'),
+      end: readEnd(tail),
+      from: tail.optional('from', (f, name) => readFrom(f.object(name))),
+    },
   }
+}
+
+function readEnd(fields: Fields): Position {
+  const end = fields.object('end')
+  return { history: end.text('history'), at: end.text('at') }
+}
+
+function readFrom(fields: Fields): ListFrom {
+  return {
+    ...readMark(fields),
+    past: fields.list('past').map((mark) => readMark(Fields.of(mark, 'a mark of a lease'))),
+  }
+}
+
+function readMark(fields: Fields): ListMark {
+  return { history: fields.text('history'), first: fields.text('first') }
 }
 
 function taken(source: string, holder: LeaseRecord | undefined, cause?: unknown): Fault {

@@ -9,6 +9,7 @@ import type { ArchiveWriter, LogFinding, LogSpan } from './archive.ts'
 import { checkLog } from './check.ts'
 import { copyLog } from './copy.ts'
 import type { Holder } from './holder.ts'
+import { newestLease } from './lease.ts'
 import { decodeText, encodeText } from './names.ts'
 import type { Reading, Sealing, Trust } from './object.ts'
 import { type ArchiveReader, openReader } from './reader.ts'
@@ -54,8 +55,19 @@ export type ArchiveOptions = {
   readonly holder: Holder
   /** Reads the enrolled keys again: an archiver may have been enrolled, or struck off, since the vault was opened. */
   readonly refreshKeys: (signal: AbortSignal) => Promise<void>
+  /** What was let go on purpose. */
+  readonly trims: TrimRecords
   readonly log: Log
   readonly time?: Time | undefined
+}
+
+/** The catalog's records of trims: kept before log is removed, asked for by a check. */
+export interface TrimRecords {
+  addTrim(
+    record: { readonly source: string; readonly before: Position; readonly sequence: number },
+    options: Options,
+  ): Promise<void>
+  trims(source: string, options: Options): Promise<readonly { readonly sequence: number }[]>
 }
 
 export class LogArchive implements Archive {
@@ -112,17 +124,22 @@ export class LogArchive implements Archive {
   async spans(source: string, { signal }: Options): Promise<LogSpan[]> {
     const { storage, trust, refreshKeys } = this.#options
     await refreshKeys(signal)
+    // Before the listing: what it tells of must then be listed.
+    const lease = await newestLease({ storage, source, keyring: trust.keyring }, signal)
     const index = await readIndex(storage, source, trust, signal)
-    return readSpans({ storage, source, trust }, index, signal)
+    return readSpans({ storage, source, trust, lease }, index, signal)
   }
 
   async check(
     source: string,
     options: Options & { readonly readData: boolean },
   ): Promise<LogFinding[]> {
-    const { storage, refreshKeys } = this.#options
+    const { storage, refreshKeys, reading, trims } = this.#options
     await refreshKeys(options.signal)
-    return checkLog({ storage, source, reading: this.#reading(), ...options })
+    // A host that only archives cannot read the catalog.
+    const trimmed = reading && (await trims.trims(source, options))
+    const trimmedTo = trimmed && Math.max(0, ...trimmed.map(({ sequence }) => sequence))
+    return checkLog({ storage, source, reading: this.#reading(), trimmedTo, ...options })
   }
 
   async copyTo(to: Archive, source: string, options: Options): Promise<void> {
@@ -131,8 +148,10 @@ export class LogArchive implements Archive {
   }
 
   trim(source: string, before: Position, { signal }: Options): Promise<number> {
-    const { storage, trust } = this.#options
-    return trimLog({ storage, source, trust, signal }, before)
+    const { storage, trust, trims } = this.#options
+    const record = (sequence: number, inner: AbortSignal) =>
+      trims.addTrim({ source, before, sequence }, { signal: inner })
+    return trimLog({ storage, source, trust, record, signal }, before)
   }
 
   #reading(): Reading {

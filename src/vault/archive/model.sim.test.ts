@@ -185,7 +185,8 @@ class World {
     const stretch = this.#stretches[this.#below(this.#stretches.length)]
     if (!stretch || this.#writer) return
     const at = stretch.from + this.#below(stretch.to - stretch.from)
-    const options = { storage: this.#storage, source, trust: keys.reading, signal }
+    const record = async () => undefined
+    const options = { storage: this.#storage, source, trust: keys.reading, record, signal }
     await trimLog(options, { history: stretch.history, at: position(at) })
     const [first] = await this.#spans()
     if (!first) return

@@ -23,6 +23,8 @@ const digits = 12
 const nameBytesMax = 255
 const namePattern =
   /^([^-/]+)-([^-/]+)-(\d{12})-(\d{12})-(\d{12})(?:-(\d{8}))?\.(part|run|full)\.zst\.age$/
+/** Texts that are written as they are: most of them. */
+const plainPattern = /^[A-Za-z0-9_][A-Za-z0-9_.]*$/
 
 /** The folder of a source's log, with its slash. */
 export function sourceFolder(source: string): string {
@@ -86,6 +88,7 @@ export function parseKey(key: string): ObjectName | undefined {
 
 /** Any text as one part of a key: letters, digits, `_` and inner `.` stay, each other byte of its UTF-8 becomes `=XX`. */
 export function encodeText(text: string): string {
+  if (plainPattern.test(text)) return text
   if (text === '') return '=='
   return Array.from(Buffer.from(text, 'utf8'), (byte, i) => {
     const letter = String.fromCharCode(byte)
@@ -96,6 +99,7 @@ export function encodeText(text: string): string {
 
 /** Reads `encodeText` back; undefined when it is not what that writes. */
 export function decodeText(encoded: string): string | undefined {
+  if (plainPattern.test(encoded)) return encoded
   if (encoded === '==') return ''
   const bytes: number[] = []
   for (const piece of encoded.match(/=[0-9A-F]{2}|[^=]/g) ?? []) {

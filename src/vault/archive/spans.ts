@@ -1,7 +1,8 @@
+import type { Position } from '#change'
 import type { Storage } from '#storage'
 import type { LogSpan } from './archive.ts'
 import type { StoredObject } from './inventory.ts'
-import { newestLease } from './lease.ts'
+import { type LeaseRecord, type LeaseTail, newestLease } from './lease.ts'
 import { type LogIndex, type Stretch } from './log-index.ts'
 import { readHead, type Trust } from './object.ts'
 import type { LogRecord } from './record.ts'
@@ -11,7 +12,13 @@ const searchMax = 64
 
 /** What the archive holds without a hole, in log order; read from names and a few heads, without any secret. */
 export async function readSpans(
-  how: { readonly storage: Storage; readonly source: string; readonly trust: Trust },
+  how: {
+    readonly storage: Storage
+    readonly source: string
+    readonly trust: Trust
+    /** The newest lease, as it was before the index was read. */
+    readonly lease?: LeaseRecord | undefined
+  },
   index: LogIndex,
   signal: AbortSignal,
 ): Promise<LogSpan[]> {
@@ -22,12 +29,27 @@ export async function readSpans(
     const span = await readSpan(stretch, how.source, head)
     if (span) spans.push(span)
   }
-  const lease = await newestLease({ ...how, keyring: how.trust.keyring }, signal)
+  const lease = how.lease ?? (await newestLease({ ...how, keyring: how.trust.keyring }, signal))
   const last = spans.at(-1)
-  const note = lease?.note
-  if (!last || note?.end.history !== last.history || note.end.at !== last.next) return spans
-  const newer = last.completeUs === undefined || note.completeUs > last.completeUs
-  return newer ? [...spans.slice(0, -1), { ...last, completeUs: note.completeUs }] : spans
+  if (!last || !lease) return spans
+  const sequence = index.stretches.at(-1)?.segments.at(-1)?.objects.at(-1)?.sequenceLast ?? 0
+  const gone = goneTail(lease.tail, { history: last.history, next: last.next, sequence })
+  const { note } = lease
+  const tells = note?.end.history === last.history && note.end.at === last.next
+  const newer = tells && (last.completeUs === undefined || note.completeUs > last.completeUs)
+  const completeUs = newer ? note.completeUs : last.completeUs
+  return [...spans.slice(0, -1), { ...last, completeUs, ...(gone && { gone }) }]
+}
+
+/** Where the log ended by the archiver's word, when what is stored ends before: the newest objects are gone. */
+export function goneTail(
+  tail: LeaseTail | undefined,
+  end: { readonly history: string; readonly next: string; readonly sequence: number },
+): Position | undefined {
+  if (!tail) return undefined
+  const further =
+    tail.end.history === end.history ? tail.end.at > end.next : tail.sequence > end.sequence
+  return further ? tail.end : undefined
 }
 
 async function readSpan(

@@ -1,6 +1,13 @@
 import { isFault } from '#base/faults'
 import type { Storage } from '#storage'
-import { listLog, readHeads, type StoredObject } from './inventory.ts'
+import {
+  type ListFrom,
+  type ListMark,
+  listLog,
+  listLogFrom,
+  readHeads,
+  type StoredObject,
+} from './inventory.ts'
 import { readHead, type Trust } from './object.ts'
 import { follows, noLink, type SignedRecord } from './record.ts'
 import { settledCover } from './settle.ts'
@@ -23,6 +30,10 @@ export type Tail = {
   readonly orphans: readonly StoredObject[]
   /** Deletable after the grace period. */
   readonly covered: readonly StoredObject[]
+  /** The newest whole segment. */
+  readonly full: StoredObject | undefined
+  /** From where on the next one need list; undefined as long as no segment is whole. */
+  readonly from: ListFrom | undefined
 }
 
 /**
@@ -30,18 +41,43 @@ export type Tail = {
  * each names the link of the one before. A fork is settled for the higher epoch.
  */
 export async function readTail(
-  storage: Storage,
-  source: string,
-  trust: Trust,
+  how: {
+    readonly storage: Storage
+    readonly source: string
+    readonly trust: Trust
+    /** Where an archiver of before said that listing may begin. */
+    readonly from?: ListFrom | undefined
+  },
   signal: AbortSignal,
 ): Promise<Tail> {
-  const { objects } = await listLog(storage, source, signal)
+  const { storage, source, trust, from } = how
+  const listed = from && (await listLogFrom(storage, source, from, signal))
+  // What it named is there, or all of the log is looked through.
+  const found = listed?.some(
+    ({ kind, history, first }) =>
+      kind === 'full' && history === from?.history && first >= from.first,
+  )
+  const objects = found && listed ? listed : (await listLog(storage, source, signal)).objects
+  const past = found && from ? from.past : []
+  return tailOf(objects, { storage, trust, past, signal })
+}
+
+async function tailOf(
+  objects: readonly StoredObject[],
+  how: {
+    readonly storage: Storage
+    readonly trust: Trust
+    readonly past: readonly ListMark[]
+    readonly signal: AbortSignal
+  },
+): Promise<Tail> {
+  const { storage, trust, signal } = how
   const { chosen, covered, rivals } = await settledCover(objects, { storage, trust, signal })
   const fullAt = chosen.findLastIndex(({ kind }) => kind === 'full')
   const full = chosen[fullAt]
   const start = full ? await linked(storage, full, trust, signal) : undefined
-  const from = full?.sequenceLast ?? 0
-  const open = [...chosen.slice(fullAt + 1), ...rivals].filter((o) => o.sequenceFirst > from)
+  const behind = full?.sequenceLast ?? 0
+  const open = [...chosen.slice(fullAt + 1), ...rivals].filter((o) => o.sequenceFirst > behind)
   const heads = await readHeads(storage, open, trust, signal)
   const candidates: Linked[] = []
   for (const [i, object] of open.entries()) {
@@ -60,6 +96,33 @@ export async function readTail(
     unfolded: bySegment(chain),
     orphans: open.filter(({ key, kind }) => kind === 'part' && !inChain.has(key)),
     covered,
+    full,
+    from: full && listFrom(full, covered, [...how.past, ...chosen.slice(0, fullAt)]),
+  }
+}
+
+/** Histories of which it is known where they were left, at most: others are listed whole, which is only slower. */
+const pastMax = 256
+
+/**
+ * From where on the end of the log is found: the newest whole segment, or the oldest object that is still to be deleted
+ * before it. `log` are marks or objects of the log before that segment, in order.
+ */
+export function listFrom(
+  full: StoredObject,
+  deletable: readonly StoredObject[],
+  log: readonly ListMark[],
+): ListFrom {
+  const oldest = deletable.reduce((a, b) => (b.sequenceFirst < a.sequenceFirst ? b : a), full)
+  const { history, first } = oldest
+  // What is to be deleted must be listed again.
+  const open = new Set([history, full.history, ...deletable.map((object) => object.history)])
+  const others = log.filter((mark) => !open.has(mark.history))
+  const past = new Map(others.map((mark) => [mark.history, mark.first]))
+  return {
+    history,
+    first,
+    past: Array.from(past, ([one, at]) => ({ history: one, first: at })).slice(-pastMax),
   }
 }
 

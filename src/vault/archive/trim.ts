@@ -9,6 +9,8 @@ export type TrimOptions = {
   readonly storage: Storage
   readonly source: string
   readonly trust: Trust
+  /** Records what is about to go: a check then tells it from log that was lost. */
+  readonly record: (sequence: number, signal: AbortSignal) => Promise<void>
   readonly signal: AbortSignal
 }
 
@@ -30,8 +32,11 @@ export async function trimLog(options: TrimOptions, before: Position): Promise<n
   const older = stretches.slice(0, Math.max(0, at)).flatMap((stretch) => stretch.segments)
   const segments = stretches[at]?.segments ?? []
   const kept = segments.findLastIndex(({ objects }) => (objects[0]?.first ?? '') <= before.at)
+  const gone = [...older, ...segments.slice(0, Math.max(0, kept))]
+  const newest = gone.at(-1)?.objects.at(-1)
+  if (newest) await options.record(newest.sequenceLast, signal)
   let removed = 0
-  for (const { spare, objects } of [...older, ...segments.slice(0, Math.max(0, kept))]) {
+  for (const { spare, objects } of gone) {
     const keys = [...spare, ...objects].map(({ key }) => key)
     try {
       await eachLimit(keys, deletionsAtOnce, signal, (key, inner) =>

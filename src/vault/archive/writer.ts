@@ -8,7 +8,8 @@ import type { ArchiveWriter } from './archive.ts'
 import { admit, cutBlock, type End, endBehind, overlaps } from './continuity.ts'
 import { FoldQueue } from './fold-queue.ts'
 import type { Holder } from './holder.ts'
-import { Lease, type LeaseNote } from './lease.ts'
+import { formatKey } from './names.ts'
+import { Lease, type LeaseNote, type LeaseTail } from './lease.ts'
 import { LeaseKeeper } from './lease-keeper.ts'
 import {
   readHead,
@@ -43,11 +44,15 @@ export type WriterOptions = {
   readonly retainMs?: number | undefined
   /** How long parts outlive the object that they were folded into, by the store's clock. */
   readonly graceMs?: number | undefined
+  /** How long a store may take to list what it has: so long what seems lost is looked for again. */
+  readonly listingLateMs?: number | undefined
 }
 
 export const cutAfterMsDefault = 400
 export const partBytesMaxDefault = 2 * 1024 * 1024
 export const graceMsDefault = 15 * 60_000
+export const listingLateMsDefault = 10_000
+const listAgainMs = 1000
 /** Parts on their way to the store at once. */
 const sendingMax = inFlightBehindMax + 1
 const partLevel = 1
@@ -65,12 +70,54 @@ export async function openWriter(options: WriterOptions, signal: AbortSignal): P
   const { signer } = sealing
   const { keyring } = trust
   const lease = await Lease.acquire({ storage, source, holder, signer, keyring }, signal)
-  const tail = await readTail(storage, source, trust, signal)
+  const tail = await readWholeTail(options, lease, signal)
   // Parts in flight when their archiver died: nobody was told of them, and their numbers are needed again.
   for (const { key } of tail.orphans) await storage.delete(key, { signal })
   const spool = await Spool.open(options.spoolFolder)
   await dropStale(spool, tail)
   return new LogWriter(options, { lease, tail, spool, stop })
+}
+
+/**
+ * The end of the log. A store may list what it has late: what the archiver of before had an answer for, or what is there
+ * when asked for by its name, is waited for before it counts as lost.
+ */
+async function readWholeTail(
+  options: WriterOptions,
+  lease: Lease,
+  signal: AbortSignal,
+): Promise<Tail> {
+  const { time = systemTime, listingLateMs = listingLateMsDefault } = options
+  const how = { ...options, from: lease.tail?.from }
+  const untilMs = time.monotonicMs() + listingLateMs
+  for (;;) {
+    const tail = await readTail(how, signal)
+    const lacks = tail.sequence < (lease.tail?.sequence ?? 0)
+    const late = lacks || (tail.orphans.length > 0 && (await isNextThere(tail, options, signal)))
+    if (!late) return tail
+    if (time.monotonicMs() >= untilMs) {
+      const said = 'the newest log that was archived is not in the store any more'
+      options.log.error(said, { source: options.source, before: lease.tail?.end.at })
+      return tail
+    }
+    await time.sleep(Math.min(listAgainMs, listingLateMs), signal)
+  }
+}
+
+/** Whether the part behind the end is there, though no listing shows it: its name follows from the part before it. */
+async function isNextThere(tail: Tail, options: WriterOptions, signal: AbortSignal) {
+  const last = tail.last?.record
+  if (!last) return false
+  const { source, history, next: first, closes, writerEpoch } = last
+  const sequenceFirst = tail.sequence + 1
+  const segments = closes ? tail.orphans.map(({ segment }) => segment) : [last.segment]
+  for (const segment of new Set(segments)) {
+    const offset = closes ? 0 : last.offset + last.sizeBytes
+    const place = { history, segment, first, offset, sequenceFirst, sequenceLast: sequenceFirst }
+    const key = formatKey({ kind: 'part', source, writerEpoch, ...place })
+    if (await options.storage.stat(key, { signal })) return true
+  }
+  return false
 }
 
 /** Drops what the spool holds of segments that need no fold any more. */
@@ -102,6 +149,7 @@ export class LogWriter implements ArchiveWriter {
   #chain: Chain
   #end: End | undefined
   #durable: Position | undefined
+  #durableSequence = 0
   #filling: Filling | undefined
   #holeAllowed = false
   #beat: LogBeat | undefined
@@ -129,6 +177,7 @@ export class LogWriter implements ArchiveWriter {
     this.#chain = { sequence: tail.sequence, link: tail.link, latestUs: last?.latestUs }
     this.#end = last && endOf(last)
     this.#durable = last && { history: last.history, at: last.next }
+    this.#durableSequence = tail.sequence
     this.#folds = new FoldQueue({
       ...options,
       spool,
@@ -143,6 +192,7 @@ export class LogWriter implements ArchiveWriter {
       log: options.log,
       time: this.#time,
       note: () => this.#note(),
+      tail: () => this.#leaseTail(),
       each: () => this.#folds.sweep(),
     })
     this.#heartbeat = this.#keeper.run(stop.signal).catch((error: unknown) => {
@@ -209,6 +259,10 @@ export class LogWriter implements ArchiveWriter {
     const last = this.#sending.at(-1)
     while (last && this.#sending.includes(last)) await this.#wait(options.signal)
     this.#throwIfFailed()
+  }
+
+  async untilFailed(options: { readonly signal: AbortSignal }): Promise<never> {
+    for (;;) await this.#wait(options.signal)
   }
 
   /** Waits until every segment that ended is one object. For tests and orderly ends. */
@@ -355,6 +409,7 @@ export class LogWriter implements ArchiveWriter {
       this.#sending.shift()
       const { record } = head.part
       this.#durable = { history: record.history, at: record.next }
+      this.#durableSequence = record.sequenceLast
       this.#folds.take(head.part)
       for (const listener of this.#listeners) {
         listener(this.#durable, this.#time.monotonicMs() - head.cutMs)
@@ -371,6 +426,16 @@ export class LogWriter implements ArchiveWriter {
     if (!beat || !end || beat.history !== end.history || beat.at > end.at) return
     this.#completeUs = beat.timeUs
     this.#beat = undefined
+  }
+
+  #leaseTail(): LeaseTail | undefined {
+    const { from } = this.#folds
+    const end = this.#durable
+    const known = this.#lease.tail
+    if (!end) return known && { ...known, from }
+    // What was stored once and is gone stays known, until the log went on beyond it.
+    const lacks = known?.end.history === end.history && known.end.at > end.at
+    return lacks ? { ...known, from } : { sequence: this.#durableSequence, end, from }
   }
 
   #note(): LeaseNote | undefined {

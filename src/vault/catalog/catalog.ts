@@ -9,9 +9,11 @@ import {
   decodeGap,
   decodeProof,
   decodeSource,
+  decodeTrim,
   type GapRecord,
   type ProofRecord,
   type SourceRecord,
+  type TrimRecord,
 } from './records.ts'
 import { type Kind, kinds, plainRecord, type RecordStore } from './store.ts'
 
@@ -25,12 +27,14 @@ export interface Catalog {
   addBase(record: New<BaseRecord>, options: Options): Promise<void>
   addGap(record: New<GapRecord>, options: Options): Promise<void>
   addProof(record: New<ProofRecord>, options: Options): Promise<void>
+  addTrim(record: New<TrimRecord>, options: Options): Promise<void>
   /** The newest record of each source, in the order of their first ones. */
   sources(options: Options): Promise<SourceRecord[]>
   /** In the order of recording; bases whose snapshot was forgotten are not among them. */
   bases(source: string, options: Options): Promise<BaseRecord[]>
   gaps(source: string, options: Options): Promise<GapRecord[]>
   proofs(source: string, options: Options): Promise<ProofRecord[]>
+  trims(source: string, options: Options): Promise<TrimRecord[]>
   /** Reads every record; returns all that is damaged or forged. */
   check(options: Options): Promise<LogFinding[]>
 }
@@ -76,6 +80,10 @@ export class SignedCatalog implements Catalog {
     return this.#add('proofs', record.source, record, options)
   }
 
+  addTrim(record: New<TrimRecord>, options: Options): Promise<void> {
+    return this.#add('trims', record.source, record, options)
+  }
+
   async sources(options: Options): Promise<SourceRecord[]> {
     const all = await this.#records.list('sources', undefined, options)
     return [...new Map(all.map(decodeSource).map((record) => [record.name, record])).values()]
@@ -96,6 +104,10 @@ export class SignedCatalog implements Catalog {
 
   async proofs(source: string, options: Options): Promise<ProofRecord[]> {
     return (await this.#records.list('proofs', source, options)).map(decodeProof)
+  }
+
+  async trims(source: string, options: Options): Promise<TrimRecord[]> {
+    return (await this.#records.list('trims', source, options)).map(decodeTrim)
   }
 
   async check(options: Options): Promise<LogFinding[]> {
@@ -126,6 +138,7 @@ const decoders = {
   bases: decodeBase,
   gaps: decodeGap,
   proofs: decodeProof,
+  trims: decodeTrim,
 } as const satisfies Record<Kind, (fields: Fields) => unknown>
 
 function sorted(record: object): readonly [string, unknown][] {

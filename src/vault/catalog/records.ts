@@ -34,6 +34,16 @@ export type GapRecord = {
   readonly recordedMs: number
 }
 
+/** Log that was let go on purpose: what is missing up to that number is no loss. Recorded before anything is removed. */
+export type TrimRecord = {
+  readonly source: string
+  /** What lies before it is needed by no base. */
+  readonly before: Position
+  /** Number of the last part that goes. */
+  readonly sequence: number
+  readonly recordedMs: number
+}
+
 /** A verified restore. */
 export type ProofRecord = {
   readonly source: string
@@ -76,6 +86,13 @@ export const decodeGap: Decoder<GapRecord> = (fields) => ({
   after: decodePosition(fields.object('after')),
   before: fields.optional('before', (f, name) => decodePosition(f.object(name))),
   said: fields.text('said'),
+  recordedMs: fields.count('recordedMs'),
+})
+
+export const decodeTrim: Decoder<TrimRecord> = (fields) => ({
+  source: fields.text('source'),
+  before: decodePosition(fields.object('before')),
+  sequence: fields.count('sequence'),
   recordedMs: fields.count('recordedMs'),
 })
 

@@ -10,11 +10,11 @@ import type { Fields } from '../fields.ts'
 import { formatSignedJson, parseSignedJson } from '../signed-json.ts'
 import { maySignLog, type Scope } from '../signing.ts'
 
-export type Kind = 'sources' | 'bases' | 'gaps' | 'proofs'
+export type Kind = 'sources' | 'bases' | 'gaps' | 'proofs' | 'trims'
 
-export const kinds: readonly Kind[] = ['sources', 'bases', 'gaps', 'proofs']
+export const kinds: readonly Kind[] = ['sources', 'bases', 'gaps', 'proofs', 'trims']
 
-/** An archiver may say that it met a source, or that log is lost; bases and proofs are for holders of the password. */
+/** An archiver may say that it met a source, or that log is lost; bases, proofs and trims are for holders of the password. */
 const archiverKinds: readonly Kind[] = ['sources', 'gaps']
 
 /** A record as it is stored: `key` is its place, and in what is signed, so that it cannot be moved. */
