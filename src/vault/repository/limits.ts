@@ -10,6 +10,11 @@ export const blockBytes = 1024 * 1024
 
 /** An open pack is closed once it holds this much. */
 export const packBytesTarget = 16 * 1024 * 1024
+/**
+ * Or this many: a pack of tiny blobs would list a quarter of a million, and whoever reads its header or its part of
+ * the index would need the memory for all of them at once.
+ */
+export const packBlobsTarget = 16_384
 /** A pack of one empty blob, header and all: nothing shorter is a pack. */
 export const packBytesMin = 73
 /** Offsets and lengths inside a pack are stored in 32 bits. */
@@ -23,9 +28,12 @@ export const blobBytesMax = 1024 * 1024 * 1024
 export const fileBytesMax = 128 * 1024 * 1024
 export const jsonBytesMax = 256 * 1024 * 1024
 
-/** A new index file is begun at so many blobs, or when the open one is this old. */
+/**
+ * A new index file is begun at so many blobs, or when the open one is this old: packs that no index lists yet when a
+ * backup is killed are stored again by the next one.
+ */
 export const indexFileBlobsMax = 50_000
-export const indexFileAgeMaxMs = 10 * 60_000
+export const indexFileAgeMaxMs = 60_000
 
 /** Blobs whose places are kept in memory; more go to a sorted file beside it. */
 export const indexMemoryBlobsMax = 4_000_000

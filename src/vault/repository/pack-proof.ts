@@ -71,7 +71,7 @@ export class PackProof {
   /** The pack cannot be read at all. */
   lost(fault: Fault): void {
     this.#said.push(fault.message)
-    this.#damaged.push(...this.#pack.blobs.map((blob) => blob.id))
+    for (const { id } of this.#pack.blobs) this.#damaged.push(id)
   }
 
   damage(): PackDamage | undefined {

@@ -88,6 +88,7 @@ function measurePacks(
       id,
       usedBytes: 0,
       unusedBytes: 0,
+      blobCount: 0,
       holdsTrees: false,
       holdsData: false,
       isUncompressed: false,
@@ -96,6 +97,7 @@ function measurePacks(
     uses.set(id, use)
     const kept = isKept(used, keepers, id, blob)
     use[kept ? 'usedBytes' : 'unusedBytes'] += length
+    use.blobCount += 1
     use.packBytes += length + headerEntryBytes(plainLength)
     if (type === 'tree') use.holdsTrees = true
     else use.holdsData = true

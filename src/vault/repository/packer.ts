@@ -2,9 +2,9 @@ import { randomInt } from 'node:crypto'
 import { Writer } from '#base/bytes'
 import { Fault } from '#base/faults'
 import { envelopeOverheadBytes, type EnvelopeCipher } from './crypto.ts'
-import { chunkBytesMax, packBytesTarget } from './limits.ts'
+import { chunkBytesMax, packBlobsTarget, packBytesTarget } from './limits.ts'
 import { copyBytes } from './native-calls.ts'
-import { decodePack, packTrailerBytes, writeHeaderEntry } from './pack.ts'
+import { decodePack, headerEntryBytes, packTrailerBytes, writeHeaderEntry } from './pack.ts'
 import type { BlobType, PackedBlob } from './repository.ts'
 import { Scratch } from './scratch.ts'
 import type { Zstd } from './zstd.ts'
@@ -33,6 +33,9 @@ export type OpenPack = {
  * (eprint 2025/532).
  */
 const openPacksMax = 2
+
+/** The header of a pack that holds as many blobs as it should. */
+const headerBytesTarget = packBlobsTarget * headerEntryBytes(1)
 
 /** Room of an open pack: it is closed once it is over the target, with one more chunk in it at most. */
 export const packRoomBytes = packBytesTarget + chunkBytesMax + 256 * 1024
@@ -122,7 +125,7 @@ export class Packer {
     const plainLength = payload === plain ? 0 : plain.length
     writeHeaderEntry(pack.header, { type: this.#type, id, length, plainLength })
     pack.size += length
-    if (pack.size >= packBytesTarget) {
+    if (pack.size >= packBytesTarget || pack.header.size >= headerBytesTarget) {
       this.#open[slot] = undefined
       this.#onFull(pack)
     }
@@ -147,7 +150,11 @@ function makeRoom(pack: OpenPack, size: number): void {
 export function mergeSmall(packs: readonly OpenPack[]): OpenPack[] {
   const merged: OpenPack[] = []
   for (const pack of packs.toSorted((a, b) => b.size - a.size)) {
-    const host = merged.find((other) => other.size + pack.size <= packBytesTarget)
+    const host = merged.find(
+      (other) =>
+        other.size + pack.size <= packBytesTarget &&
+        other.header.size + pack.header.size <= headerBytesTarget,
+    )
     if (!host) {
       merged.push(pack)
       continue

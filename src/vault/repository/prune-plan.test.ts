@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { packBlobsTarget } from './limits.ts'
 import { type PackUse, parseUnusedLimit, planPrune, type PruneRules } from './prune-plan.ts'
 
 const mb = 1_000_000
@@ -9,6 +10,7 @@ function pack(id: string, usedMb: number, unusedMb: number, facts: Partial<PackU
     id,
     usedBytes: usedMb * mb,
     unusedBytes: unusedMb * mb,
+    blobCount: 10,
     holdsTrees: false,
     holdsData: true,
     isUncompressed: false,
@@ -49,6 +51,8 @@ test('planPrune() joins small packs once together they fill one', () => {
     Array.from({ length: count }, (_, at) => pack(`s${at}${facts.holdsTrees}`, 2, 0, facts))
   assert.equal(plan(small(8)).repack.length, 0)
   assert.equal(plan(small(9)).repack.length, 9)
+  // A pack full of tiny blobs is as full as it gets.
+  assert.equal(plan(small(9, { blobCount: packBlobsTarget })).repack.length, 0)
   const trees = { holdsTrees: true, holdsData: false }
   assert.equal(plan([...small(8), ...small(8, trees)]).repack.length, 0)
 })

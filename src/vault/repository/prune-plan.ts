@@ -1,6 +1,6 @@
 import { parseSizeBytes } from '#base/bytes'
 import { Fault } from '#base/faults'
-import { packBytesTarget } from './limits.ts'
+import { packBlobsTarget, packBytesTarget } from './limits.ts'
 
 /** How much unused data may stay: bytes, a share of what is kept, or any amount. */
 export type UnusedLimit =
@@ -28,6 +28,7 @@ export type PackUse = {
   /** Bytes of blobs that snapshots need from this very pack, and of all others in it. */
   readonly usedBytes: number
   readonly unusedBytes: number
+  readonly blobCount: number
   readonly holdsTrees: boolean
   readonly holdsData: boolean
   readonly isUncompressed: boolean
@@ -50,8 +51,9 @@ export type PrunePlan = {
   readonly leftBytes: number
 }
 
-/** Packs below this are small: joined when together they fill a pack. */
+/** Packs below both are small: joined when together they fill a pack. */
 const smallBytes = packBytesTarget / 4
+const smallBlobs = packBlobsTarget / 4
 
 /**
  * Decides which packs go and which are rewritten: the emptiest first, until what is left unused is within the limit.
@@ -113,7 +115,8 @@ function mustRepack(
 function smallPacks(packs: readonly PackUse[]): readonly PackUse[] {
   return [true, false].flatMap((holdsTrees) => {
     const small = packs.filter(
-      (pack) => pack.holdsTrees === holdsTrees && sizeOf(pack) < smallBytes,
+      (pack) =>
+        pack.holdsTrees === holdsTrees && sizeOf(pack) < smallBytes && pack.blobCount < smallBlobs,
     )
     const sumBytes = small.reduce((sum, pack) => sum + pack.usedBytes, 0)
     return sumBytes >= packBytesTarget ? small : []

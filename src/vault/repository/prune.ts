@@ -324,7 +324,7 @@ class Prune {
     signal: AbortSignal,
   ): Promise<void> {
     const { storage } = this.#repository
-    const end = Math.max(...blobs.map((blob) => blob.offset + blob.length))
+    const end = blobs.reduce((last, blob) => Math.max(last, blob.offset + blob.length), 0)
     const isWhole = end <= wholeBytesMax
     const bytes = isWhole ? await storage.get(packKey(pack), { end, signal }) : undefined
     for (const blob of blobs) {

@@ -10,7 +10,7 @@ import type { Storage } from '#storage'
 import { MemStorage } from '#storage/mem'
 import { withFaults } from '#storage/wrap/fault'
 import { Scratch } from '../../../test/support/scratch.ts'
-import { blockBytes } from './limits.ts'
+import { blockBytes, packBlobsTarget } from './limits.ts'
 import { initRepository, openRepository } from './open.ts'
 import type { Repository, SavedContent } from './repository.ts'
 
@@ -347,4 +347,21 @@ test('a writer of blocks hears what the saver failed with', async () => {
     for (let i = 0; i < 200; i++) await writer.write(randomBytes(blockBytes))
     await writer.end()
   }, lost)
+})
+
+test('a pack of tiny blobs is closed once it holds enough of them', async () => {
+  const storage = new MemStorage()
+  const repository = await make(storage)
+  await using saver = await repository.openSaver({ signal, workers: 1 })
+  const count = 3 * packBlobsTarget
+  for (let at = 0; at < count; at++) await saver.saveBlob('data', Buffer.from(`${at}`))
+  await saver.finish()
+  const blobs = new Map<string, number>()
+  for (const { pack } of repository.blobs()) blobs.set(pack, (blobs.get(pack) ?? 0) + 1)
+  // Entries of blobs that did not compress are a tenth shorter.
+  const most = Math.max(...blobs.values())
+  assert.ok(most >= packBlobsTarget && most < packBlobsTarget * 1.2, `${most}`)
+  assert.ok(blobs.size >= 3 && blobs.size <= 5, `${blobs.size}`)
+  const sum = [...blobs.values()].reduce((total, each) => total + each, 0)
+  assert.equal(sum, count)
 })
