@@ -53,6 +53,14 @@ test('chooseBase() asks for the whole log when no commit is later than the momen
   assert.deepEqual(choose(at(890)).target, at(890))
 })
 
+test('chooseBase() lets no restore into a window before a gap look for log behind it', () => {
+  const end = { history: 'a', at: '0300' }
+  assert.deepEqual(choose(at(250)).end, end)
+  assert.deepEqual(choose(at(304)).target, { kind: 'latest' })
+  assert.deepEqual(choose(at(304)).end, end)
+  assert.equal(choose(at(899)).end, undefined)
+})
+
 test('chooseBase() refuses moments before, between and after the windows, and names the edges', () => {
   const refusals: readonly [Target, string, RegExp][] = [
     [at(50), 'refused', /oldest moment .* 1970-01-01T00:01:40/],

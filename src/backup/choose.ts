@@ -1,6 +1,6 @@
 import { Fault } from '#base/faults'
 import { formatTimeUs } from '#base/time'
-import type { Target } from '#change'
+import type { Position, Target } from '#change'
 import type { BaseRecord, LogSpan } from '#vault'
 import { computeWindows, type Window } from './window.ts'
 
@@ -10,6 +10,8 @@ export type Choice = {
   readonly target: Target
   /** Whether log is replayed behind the base. */
   readonly replays: boolean
+  /** Where the log of the window ends, if more log follows behind a hole: a restore must not look beyond. */
+  readonly end: Position | undefined
 }
 
 export type ChoiceInput = {
@@ -24,8 +26,14 @@ export type ChoiceInput = {
  * instead: a moment before the first window, inside a gap, or beyond the newest one.
  */
 export function chooseBase(input: ChoiceInput): Choice {
-  const { source, bases, spans, target } = input
-  const windows = computeWindows(bases, spans)
+  const windows = computeWindows(input.bases, input.spans)
+  return choose({ ...input, windows })
+}
+
+type Choosing = ChoiceInput & { readonly windows: readonly Window[] }
+
+function choose(input: Choosing): Choice {
+  const { source, bases, windows, target } = input
   if (windows.length === 0) {
     throw new Fault('missing', `restore ${source}: the vault holds no base of it`, {
       hint: 'Take one with redoubt backup or redoubt protect.',
@@ -35,30 +43,42 @@ export function chooseBase(input: ChoiceInput): Choice {
     case 'latest':
       return inWindow(input, last(windows), newestBase(input, last(windows)))
     case 'time':
-      return chooseForTime(input, windows, target.timeUs)
+      return chooseForTime(input, target.timeUs)
     case 'position':
-      return chooseForPosition(input, windows, target.at)
+      return chooseForPosition(input, target.at)
     case 'name': {
       const named = bases.find((base) => base.name === target.name)
       if (named) return atBase(input, named)
-      return earliestOf(input, windows)
+      return earliestOf(input)
     }
     case 'commit':
-      return earliestOf(input, windows)
+      return earliestOf(input)
   }
 }
 
-function chooseForTime(input: ChoiceInput, windows: readonly Window[], timeUs: bigint): Choice {
+function chooseForTime(input: Choosing, timeUs: bigint): Choice {
+  const { windows } = input
   const window = windows.findLast((w) => w.fromUs <= timeUs && timeUs <= w.toUs)
   if (!window) throw outside(input.source, windows, timeUs)
   const base = newestBase(input, window, (b) => b.consistentUs <= timeUs)
-  const lastCommitUs = input.spans.reduce(
-    (a, s) => (s.lastCommitUs !== undefined && s.lastCommitUs > a ? s.lastCommitUs : a),
-    0n,
-  )
   // No commit is stamped later: the whole log is what was asked for, and the engine need not look for an end.
-  const whole = window === last(windows) && timeUs >= lastCommitUs
+  const whole = timeUs >= lastCommitOf(input.spans, window)
   return inWindow(input, window, base, whole ? { kind: 'latest' } : input.target)
+}
+
+/** The newest stamp of a commit in the log of a window. */
+function lastCommitOf(spans: readonly LogSpan[], window: Window): bigint {
+  const { history, at } = window.to
+  const end = spans.findLastIndex((s) => s.history === history && s.next === at)
+  let newestUs = 0n
+  for (let index = end; index >= 0; index--) {
+    const span = spans[index]
+    if (!span) break
+    if (span.lastCommitUs !== undefined && span.lastCommitUs > newestUs)
+      newestUs = span.lastCommitUs
+    if (!span.continues) break
+  }
+  return newestUs
 }
 
 function outside(source: string, windows: readonly Window[], timeUs: bigint): Fault {
@@ -88,7 +108,8 @@ function outside(source: string, windows: readonly Window[], timeUs: bigint): Fa
   })
 }
 
-function chooseForPosition(input: ChoiceInput, windows: readonly Window[], at: string): Choice {
+function chooseForPosition(input: Choosing, at: string): Choice {
+  const { windows } = input
   for (const window of windows.toReversed()) {
     const covered = spansOf(window, input.spans).some((s) => s.first <= at && at <= s.next)
     const bases = basesOf(input, window).filter((b) => b.consistent.at <= at)
@@ -121,24 +142,26 @@ function atBase(input: ChoiceInput, base: BaseRecord): Choice {
     base,
     target: { kind: 'position', at: base.consistent.at },
     replays: window?.continuous ?? false,
+    end: undefined,
   }
 }
 
 /** A transaction or a named point says nothing of when it was: the earliest base of the newest window finds it for sure. */
-function earliestOf(input: ChoiceInput, windows: readonly Window[]): Choice {
-  const window = last(windows)
+function earliestOf(input: Choosing): Choice {
+  const window = last(input.windows)
   const [base] = basesOf(input, window).toSorted((a, b) => compare(a.consistentUs, b.consistentUs))
   if (!base) throw new Error('broken invariant: a window has a base')
   return inWindow(input, window, base)
 }
 
 function inWindow(
-  input: ChoiceInput,
+  input: Choosing,
   window: Window,
   base: BaseRecord,
   target: Target = input.target,
 ): Choice {
-  return { base, target, replays: window.continuous }
+  const end = window === last(input.windows) ? undefined : window.to
+  return { base, target, replays: window.continuous, end }
 }
 
 function newestBase(

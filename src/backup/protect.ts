@@ -119,6 +119,8 @@ class Protection {
   /** A base is due as soon as capture has begun anew. */
   #baseFollows = false
   #wakeBases: (() => void) | undefined
+  /** The server's version when it was last connected to. */
+  #version: string | undefined
 
   constructor(request: ProtectRequest, journal: Journal) {
     this.#request = request
@@ -151,6 +153,7 @@ class Protection {
     const { kind, url, log, durability, source } = this.#request
     await using engine = await kind.open(url, { signal, log })
     await this.#rememberSource(engine, signal)
+    this.#noteVersion(engine.facts.version)
     await using logSource = await engine.openLog({
       log,
       name: source,
@@ -217,6 +220,15 @@ class Protection {
     this.#request.log.warn('a new base is due: what was captured before cannot lead up to now', {
       run: 'redoubt backup',
     })
+  }
+
+  /** A base of the version before may be of no use to the new programs: one of their own is due. */
+  #noteVersion(version: string): void {
+    const before = this.#version
+    this.#version = version
+    if (before === undefined || before === version) return
+    this.#request.log.warn(`the server was ${before} and is ${version} now: a new base is due`)
+    this.#baseFollows = true
   }
 
   /** Where the newest log that is kept anywhere ends. */

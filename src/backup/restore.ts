@@ -8,6 +8,8 @@ import type { BaseRecord, Vault } from '#vault'
 import { decodeFacts } from './base.ts'
 import { openBaseReader } from './base-reader.ts'
 import { chooseBase } from './choose.ts'
+import { endLogAt } from './ended-log.ts'
+import { goneOf } from './window.ts'
 
 type Common = {
   readonly kind: EngineKind
@@ -83,7 +85,15 @@ async function prepare(request: Common): Promise<{ base: BaseRecord; prepared: P
   const { vault, source, signal } = request
   const bases = await vault.catalog.bases(source, { signal })
   const spans = await vault.archive.spans(source, { signal })
-  const { base, target, replays } = chooseBase({ source, bases, spans, target: request.target })
+  for (const { after, before, said } of goneOf(spans.at(-1), 0)) {
+    request.log.warn(`${said}: they held what followed ${after.at}, up to ${before?.at}`)
+  }
+  const { base, target, replays, end } = chooseBase({
+    source,
+    bases,
+    spans,
+    target: request.target,
+  })
   const snapshots = await vault.repository.snapshots({ signal })
   const snapshot = snapshots.find((one) => one.id === base.snapshot)
   if (!snapshot) {
@@ -95,18 +105,19 @@ async function prepare(request: Common): Promise<{ base: BaseRecord; prepared: P
       },
     )
   }
-  const { only, remap, serverBin, parallel, progress, log } = request
+  const log = replays ? await vault.archive.openReader(source, { signal }) : undefined
+  const { only, remap, serverBin, parallel, progress } = request
   const prepared = {
     base: decodeFacts(base.facts),
     files: openBaseReader(vault.repository, snapshot.tree),
-    archive: replays ? await vault.archive.openReader(source, { signal }) : undefined,
+    archive: log && end ? endLogAt(log, end) : log,
     target,
     only,
     remap,
     serverBin,
     parallel,
     progress,
-    log,
+    log: request.log,
     signal,
   }
   return { base, prepared }

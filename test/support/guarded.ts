@@ -26,11 +26,13 @@ export type RestoreDocument = {
 /** A vault and a state folder of one test, and the command line that works with them. */
 export class Guarded implements Disposable {
   readonly scratch: Scratch
+  readonly #ownScratch: boolean
   readonly vault: string
   readonly env: Readonly<Record<string, string>>
 
   private constructor(scratch: Scratch, options: GuardedOptions) {
     this.scratch = scratch
+    this.#ownScratch = options.scratch === undefined
     this.vault = options.vault ?? scratch.join('vault')
     const state = options.state ?? scratch.join('state')
     this.env = { REDOUBT_VAULT_PASSWORD: 'correct-horse', REDOUBT_DATA: state, ...options.env }
@@ -76,7 +78,7 @@ export class Guarded implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.scratch[Symbol.dispose]()
+    if (this.#ownScratch) this.scratch[Symbol.dispose]()
   }
 }
 

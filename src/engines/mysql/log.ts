@@ -129,6 +129,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     await this.#unlink()
     const control = await Session.open(this.#endpoint, { signal })
     try {
+      await this.#checkVersion(control, signal)
       const server = await readHistory(control, this.#flavor, signal)
       const files = await readLogFiles(control, signal)
       const cursor = await this.#start(control, from, server, files, signal)
@@ -148,6 +149,15 @@ export class BinlogSource implements LogSource, AsyncDisposable {
       control.destroy()
       throw error
     }
+  }
+
+  /** What is said to the server is in the words of its version: after an upgrade it must be opened anew. */
+  async #checkVersion(control: Session, signal: AbortSignal): Promise<void> {
+    const row = await control.one('SELECT @@global.version', { signal })
+    const { version } = this.#flavor
+    if (row?.[0] === version) return
+    const said = `read binary log: the server was ${version} and is ${row?.[0]} now`
+    throw new Fault('engine', said, { recovery: 'retry' })
   }
 
   /** The file to ask for, and the place in it from which on bytes are new. */

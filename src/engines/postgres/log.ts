@@ -2,7 +2,7 @@ import { Fault, isFault } from '#base/faults'
 import { systemTime, type Time } from '#base/time'
 import type { LogBeat, LogBlock, LogSource, Position } from '#change'
 import type { LogOptions } from '#engines'
-import { type Address, openSession, openWalSender } from './connection.ts'
+import { type Address, openSession, openWalSender, type Session } from './connection.ts'
 import {
   formatHistory,
   formatLsn,
@@ -208,12 +208,32 @@ export class PostgresLog implements LogSource, AsyncDisposable {
       await createSlot(wire, this.#slot, signal)
       slot = await readSlot(session, this.#slot, signal)
     }
-    if (from !== undefined) return from
+    if (from !== undefined) {
+      if (from.timeline === identity.timeline) await this.#refuseSetBack(session, from, signal)
+      return from
+    }
     const restart = slot?.restart
     if (restart === undefined) {
       throw new Fault('protocol', `read replication slot ${this.#slot}: it has no position`)
     }
     return { timeline: identity.timeline, lsn: segmentStart(restart, segmentBytes) }
+  }
+
+  /** A primary that is behind what it sent was set back to an older state: what it writes now is other log by the same name. */
+  async #refuseSetBack(session: Session, from: Cursor, signal: AbortSignal): Promise<void> {
+    const [row] = await session.query(
+      `select case when not pg_is_in_recovery() then pg_current_wal_flush_lsn() end as lsn`,
+      { signal, doing: 'look where the log ends' },
+    )
+    const lsn = row?.['lsn'] ?? undefined
+    if (lsn === undefined || parseLsn(lsn) >= from.lsn) return
+    throw new Fault(
+      'refused',
+      `follow the log from ${toAt(from.lsn)}: the server's log ends at ${toAt(parseLsn(lsn))}, before that: it was set back to an older state`,
+      {
+        hint: 'Protect it under a new --name; or let it be promoted, which begins a new timeline.',
+      },
+    )
   }
 
   async #checkAncestor(

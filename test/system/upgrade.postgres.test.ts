@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict'
+import { cpSync } from 'node:fs'
+import { test } from 'node:test'
+import { Guarded, hear, untilGuarded, untilShipped } from '../support/guarded.ts'
+import { type PostgresServer, postgresVersion, startPostgres } from '../support/servers/postgres.ts'
+
+/** From the version of this run to the newest that every run has, or its own: a new cluster at the same address. */
+test('a PostgreSQL that is upgraded by dump and load is told of, gets a base, and comes back as of before and after', async () => {
+  const from = postgresVersion()
+  await using old = await startPostgres({ version: from })
+  await old.query('create table t (n int primary key); insert into t values (1), (2)')
+  using guarded = await Guarded.begin('upgrade')
+  const protection = guarded.protect(old.url)
+  await using _ = protection
+  const { lastBase: firstBase } = await untilGuarded(protection)
+  await old.query('insert into t values (3)')
+  const before = await momentAfterAll(old)
+  await old.query('delete from t where n = 3')
+  await untilShipped(protection)
+  const rows = await old.query<{ n: number }>('select n from t order by n')
+  await old.stop()
+  const to = from === '18' ? '18' : '17'
+  // Made anew, not copied from where the old one came: a cluster of its own.
+  const initdb = ['--wal-segsize=1']
+  await using upgraded = await startPostgres({ version: to, port: old.port, initdb })
+  await upgraded.query('create table t (n int primary key)')
+  for (const { n } of rows) await upgraded.query('insert into t values ($1)', [n])
+  await hear(
+    protection,
+    ({ lastBase, lagMs }) => lastBase !== firstBase && lagMs !== undefined && lagMs < 5000,
+  )
+  await upgraded.query('insert into t values (4)')
+  const after = await momentAfterAll(upgraded)
+  await upgraded.query('delete from t')
+  await untilShipped(protection)
+  await protection[Symbol.asyncDispose]()
+  const report = await guarded.window()
+  assert.equal(report.windows.length, 2, JSON.stringify(report))
+  assert.equal(report.gaps.length, 1)
+  assert.match(String(report.gaps[0]?.said), /the server is system/)
+  assert.ok(report.source.version.startsWith(to), report.source.version)
+  const restores: readonly (readonly [string, readonly number[], PostgresServer['version']])[] = [
+    [before, [1, 2, 3], from],
+    [after, [1, 2, 4], to],
+    ['latest', [], to],
+  ]
+  for (const [index, [at, wanted, version]] of restores.entries()) {
+    const folder = guarded.scratch.join(`restored-${index}`)
+    await guarded.restored('--to', folder, '--at', at)
+    await using target = await startPostgres({ version, dataDir: folder, readyMs: 60_000 })
+    const found = await target.query<{ n: number }>('select n from t order by n')
+    assert.deepEqual(
+      found.map(({ n }) => n),
+      wanted,
+      `restored to ${at}`,
+    )
+  }
+})
+
+test('a PostgreSQL that was set back to an older state is refused: its log is another by the same name', async () => {
+  await using server = await startPostgres({ initdb: ['--wal-segsize=1'] })
+  await server.query('create table t (n int primary key)')
+  using guarded = await Guarded.begin('set-back')
+  await server.stop()
+  const snapshot = guarded.scratch.join('snapshot')
+  cpSync(server.dataDir, snapshot, { recursive: true })
+  await server.start()
+  const protection = guarded.protect(server.url)
+  await using _ = protection
+  await untilGuarded(protection)
+  await server.query('insert into t select generate_series(1, 1000)')
+  await untilShipped(protection)
+  await server.stop()
+  await using older = await startPostgres({ dataDir: snapshot, port: server.port })
+  await assert.rejects(
+    hear(protection, () => false),
+    /ended with 5: .*it was set back to an older state/s,
+  )
+  const to = guarded.scratch.join('restored')
+  await guarded.restored('--to', to)
+  await older.stop()
+  await using target = await startPostgres({ dataDir: to, readyMs: 60_000 })
+  assert.deepEqual(await target.query('select count(*)::int as c from t'), [{ c: 1000 }])
+})
+
+async function momentAfterAll(server: PostgresServer): Promise<string> {
+  const [row] = await server.query<{ at: string }>(
+    `select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at`,
+  )
+  return row?.at ?? ''
+}
