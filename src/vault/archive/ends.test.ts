@@ -13,12 +13,13 @@ import { ManualTime } from '../../../test/support/manual-time.ts'
 import { Scratch } from '../../../test/support/scratch.ts'
 import { checkLog } from './check.ts'
 import { newestLease } from './lease.ts'
+import type { StoredObject } from './inventory.ts'
 import { readIndex } from './log-index.ts'
 import { parseKey } from './names.ts'
 import { sealPart } from './object.ts'
 import { openReader } from './reader.ts'
 import { readSpans } from './spans.ts'
-import { readTail } from './tail.ts'
+import { listFrom, readTail } from './tail.ts'
 import { trimLog } from './trim.ts'
 import { openWriter, type WriterOptions } from './writer.ts'
 
@@ -181,6 +182,43 @@ test('a lease that names what is not there any more, or comes from before a chan
       assert.equal(tail.last.record.history, history)
     }
   }
+})
+
+test('what is open in a history of its own is found again, however often an archiver only opened the log', async () => {
+  using scratch = new Scratch('ends')
+  const storage = new MemStorage()
+  await fill(storage, scratch.path, [0, 2500])
+  const from = new FakeLog({ history: 'h2' })
+  await fill(storage, scratch.path, [3000, 3300], { from })
+  for (const to of [3300, 3300, 3600]) {
+    await fill(storage, scratch.path, [3300, to], { from })
+    const hint = (await leaseOf(storage))?.tail?.from
+    const how = { storage, source, trust: keys.reading, from: hint }
+    assert.equal((await readTail(how, signal)).last?.record.next, position(to))
+  }
+})
+
+test('listFrom() goes back to the oldest object that is to be deleted, and passes over no history that has one', () => {
+  const object = (history: string, sequence: number): StoredObject => ({
+    kind: 'part',
+    source,
+    history,
+    first: position(sequence),
+    segment: 's',
+    offset: 0,
+    sequenceFirst: sequence,
+    sequenceLast: sequence,
+    key: '',
+    sizeBytes: 0,
+    modifiedMs: 0,
+  })
+  const full = object('h4', 40)
+  const deletable = [object('h2', 20), object('h3', 30)]
+  const log = [10, 20, 30].map((at) => ({ history: `h${at / 10}`, first: position(at) }))
+  const past = [{ history: 'h1', first: position(10) }]
+  assert.deepEqual(listFrom(full, deletable, log), { history: 'h2', first: position(20), past })
+  const here = { history: 'h4', first: position(40) }
+  assert.deepEqual(listFrom(full, [], log), { ...here, past: log })
 })
 
 test('what an archiver had still to delete when it died is found from where its lease says', async () => {
