@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
-import mysql from 'mysql2'
 import { Reader } from '#base/bytes'
 import { Fault, isAbort } from '#base/faults'
+import { type Connection, connect } from './connection.ts'
 import { type Endpoint, tlsOptions } from './endpoint.ts'
 import {
   decodeColumnName,
@@ -14,7 +14,7 @@ import {
   type Result,
   type Row,
 } from './packets.ts'
-import { Inlet } from './inlet.ts'
+import type { Inlet } from './inlet.ts'
 import { fromDriver, fromServer } from './server-error.ts'
 
 type Options = { readonly signal: AbortSignal }
@@ -22,7 +22,6 @@ type Options = { readonly signal: AbortSignal }
 /** A run of one packet: packets of 16 MiB and more come in several. */
 export type Piece = { readonly bytes: Buffer; readonly last: boolean }
 
-const connectTimeoutMs = 15_000
 /** What may wait unread before the socket is paused. */
 const queueMaxBytes = 1024 * 1024
 /** Rows of a result that is gathered in memory: catalog queries only. */
@@ -52,10 +51,9 @@ export class Session implements AsyncDisposable {
   #sequence = 0
   #turn: Promise<void> = Promise.resolve()
   #silenceMaxMs: number | undefined
-  /** Of a plain connection: TLS has its own memory. */
   readonly #rows: Inlet | undefined
 
-  private constructor(endpoint: Endpoint, id: number, stream: Duplex, rows?: Inlet) {
+  private constructor(endpoint: Endpoint, { id, stream, rows }: Connection) {
     this.endpoint = endpoint
     this.id = id
     this.#stream = stream
@@ -78,20 +76,16 @@ export class Session implements AsyncDisposable {
   static async open(endpoint: Endpoint, options: Options): Promise<Session> {
     const doing = `connect to ${endpoint.shown}`
     try {
-      return await connect(endpoint, tlsOptions(endpoint), options.signal)
+      return new Session(endpoint, await connect(endpoint, tlsOptions(endpoint), options.signal))
     } catch (error) {
       const noTls = (error as { code?: string }).code === 'HANDSHAKE_NO_SSL_SUPPORT'
       if (!noTls || endpoint.tls !== 'preferred') throw fromDriver(error, doing)
     }
     try {
-      return await connect(endpoint, undefined, options.signal)
+      return new Session(endpoint, await connect(endpoint, undefined, options.signal))
     } catch (error) {
       throw fromDriver(error, doing)
     }
-  }
-
-  static take(endpoint: Endpoint, id: number, stream: Duplex, rows?: Inlet): Session {
-    return new Session(endpoint, id, stream, rows)
   }
 
   /** From now on a server that says nothing for so long while it is waited for is taken for gone (a half-open connection). */
@@ -403,51 +397,6 @@ export class Session implements AsyncDisposable {
     }
     this.destroy()
   }
-}
-
-async function connect(
-  endpoint: Endpoint,
-  ssl: Record<string, unknown> | undefined,
-  signal: AbortSignal,
-): Promise<Session> {
-  signal.throwIfAborted()
-  const inlet = ssl ? undefined : new Inlet(endpoint)
-  const driver = mysql.createConnection({
-    ...(endpoint.socket === undefined
-      ? { host: endpoint.host, port: endpoint.port }
-      : { socketPath: endpoint.socket }),
-    ...(inlet ? { stream: () => inlet.socket } : {}),
-    user: endpoint.user,
-    password: endpoint.password,
-    charset: 'utf8mb4_general_ci',
-    connectTimeout: connectTimeoutMs,
-    // Else the system's two hours: a server that is gone would be waited for as long.
-    keepAliveInitialDelay: 60_000,
-    // Queries go out bare: with these the server expects other bytes around them.
-    flags: ['-CLIENT_QUERY_ATTRIBUTES', '-SESSION_TRACK', '-IGNORE_SPACE', '-FOUND_ROWS', '-ODBC'],
-    connectAttributes: { program_name: 'redoubt' },
-    ...(ssl ? { ssl } : {}),
-  })
-  const { promise, resolve, reject } = Promise.withResolvers<void>()
-  const abort = () => {
-    driver.destroy()
-    reject(signal.reason)
-  }
-  signal.addEventListener('abort', abort, { once: true })
-  driver.once('connect', () => resolve())
-  // Not once: a connection that failed tells of its end a second time, which nobody waits for any more.
-  driver.on('error', reject)
-  try {
-    await promise
-  } catch (error) {
-    driver.destroy()
-    throw error
-  } finally {
-    signal.removeEventListener('abort', abort)
-  }
-  // The driver's types hide the socket; after a TLS handshake this is the encrypted one.
-  const { stream, threadId } = driver as unknown as { stream: Duplex; threadId: number }
-  return Session.take(endpoint, threadId, stream, inlet)
 }
 
 function shorten(sql: string | Buffer): string {
