@@ -1,8 +1,11 @@
 // The continuous log at a steady rate of commits: how long until a commit is in the vault, and what archiving costs,
-// beside pg_receivewal with zstd -1 behind it, on the same server in the same minutes.
-// Usage: node bench/log.ts [--rate 1000] [--seconds 30] [--durability async]
+// beside pg_receivewal with zstd -1 behind it, on the same server in the same minutes: with --synchronous, which stores what
+// came at once, as our journal does, and without, which stores a segment when it is whole. The load runs for a while before
+// anything is measured. Commits as their client saw them: with `strict` they wait for the vault.
+// Usage: node bench/log.ts [--rate 1000] [--warm 15] [--seconds 30] [--durability async]
 import { spawn } from 'node:child_process'
 import { mkdirSync, openSync, readdirSync, readFileSync, readSync, closeSync } from 'node:fs'
+import { loadavg } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { systemTime } from '#base/time'
@@ -17,6 +20,7 @@ import { cpuOfTree } from './server-cpu.ts'
 const { values } = parseArgs({
   options: {
     rate: { type: 'string', default: '1000' },
+    warm: { type: 'string', default: '15' },
     seconds: { type: 'string', default: '30' },
     durability: { type: 'string', default: 'async' },
   },
@@ -26,11 +30,18 @@ using scratch = new Scratch('bench-log')
 const tools = (await service('postgres17')).bin
 await using server = await startPostgres({
   version: '17',
-  settings: { fsync: 'on', max_wal_size: '8GB', shared_buffers: '256MB' },
+  settings: {
+    fsync: 'on',
+    max_wal_size: '8GB',
+    shared_buffers: '256MB',
+    ...(values.durability === 'strict' ? { synchronous_standby_names: 'redoubt_bench' } : {}),
+  },
 })
 const env = { PGPASSWORD: new URL(server.url).password, REDOUBT_VAULT_PASSWORD: 'bench' }
+// Nobody acknowledges anything yet.
+const filling = { ...env, PGOPTIONS: '-c synchronous_commit=local' }
 const connect = ['-h', '127.0.0.1', '-p', String(server.port), '-U', 'postgres']
-await measure([`${tools}/pgbench`, '-i', '-q', '-s', '10', ...connect, 'postgres'], env)
+await measure([`${tools}/pgbench`, '-i', '-q', '-s', '10', ...connect, 'postgres'], filling)
 
 const redoubt = new Redoubt({ ...env, REDOUBT_DATA: scratch.join('state') }, signal)
 const vault = scratch.join('vault')
@@ -43,17 +54,17 @@ await protection.until(
   { signal },
 )
 
-const received = scratch.join('received')
-mkdirSync(received)
-giveToServerUser(received)
-const [program, args] = asServerUser([
-  `${tools}/pg_receivewal`,
-  ...connect,
-  '-D',
-  received,
-  '--synchronous',
-])
-const receiver = spawn(program, args, { env: { ...process.env, ...env }, stdio: 'inherit' })
+/** A pg_receivewal, and the folder that it writes to. */
+function receive(name: string, ...more: readonly string[]) {
+  const folder = scratch.join(name)
+  mkdirSync(folder)
+  giveToServerUser(folder)
+  const command = [`${tools}/pg_receivewal`, ...connect, '-D', folder, ...more]
+  const [program, args] = asServerUser(command)
+  return { folder, child: spawn(program, args, { env: { ...process.env, ...env } }) }
+}
+const synchronous = receive('synchronous', '--synchronous')
+const plain = receive('plain')
 
 type Sample = { readonly at: string; readonly ms: number }
 const asked: Sample[] = []
@@ -84,11 +95,14 @@ function readNext(file: string): string | undefined {
   return /"next":"([0-9A-F]{16})"/.exec(record)?.[1]
 }
 
-lookForObjects()
-durable.length = 0
+const warmMs = Number(values.warm) * 1000
+const spanSeconds = Number(values.seconds)
 const load = spawn(
   `${tools}/pgbench`,
-  ['-n', '-N', '-c', '4', '-R', values.rate, '-T', values.seconds, ...connect, 'postgres'],
+  [
+    ...['-n', '-N', '-c', '4', '-R', values.rate, '-T', String(warmMs / 1000 + spanSeconds)],
+    ...['-l', `--log-prefix=${scratch.join('commits')}`, ...connect, 'postgres'],
+  ],
   { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] },
 )
 let said = ''
@@ -100,9 +114,13 @@ let running = true
 void loaded.then(() => {
   running = false
 })
-const archiverCpu = cpuOfTree(protection.pid)
-const receiverCpu = cpuOfTree(receiver.pid ?? 0)
+await systemTime.sleep(warmMs)
+lookForObjects()
+durable.length = 0
+const wholeSegments = readdirSync(synchronous.folder).length
+const begun = cpuNow()
 const startedMs = performance.now()
+const startedUs = Date.now() * 1000
 while (running) {
   const [row] = await server.query<{ lsn: string }>(
     `select lpad(to_hex(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint), 16, '0') as lsn`,
@@ -112,15 +130,18 @@ while (running) {
   await systemTime.sleep(10)
 }
 const spanMs = performance.now() - startedMs
+const ended = cpuNow()
 // Looked for as often as before: else what was asked last would seem to have taken until the end of the pause.
 for (const untilMs = performance.now() + 3000; performance.now() < untilMs; ) {
   lookForObjects()
   await systemTime.sleep(10)
 }
-const archiverMs = cpuOfTree(protection.pid) - archiverCpu
-const receiverMs = cpuOfTree(receiver.pid ?? 0) - receiverCpu
-receiver.kill('SIGTERM')
-const segments = readdirSync(received).map((name) => path.join(received, name))
+for (const { child } of [synchronous, plain]) child.kill('SIGTERM')
+// What came while it was measured, and not before.
+const segments = readdirSync(synchronous.folder)
+  .toSorted()
+  .slice(Math.max(0, wholeSegments - 1))
+  .map((name) => path.join(synchronous.folder, name))
 const zstd = path.join((await service('zstd@bookworm')).bin, 'zstd')
 const packed = await measure([
   zstd,
@@ -131,13 +152,40 @@ const packed = await measure([
   scratch.path,
   ...segments,
 ])
+
+function cpuNow() {
+  return {
+    ours: cpuOfTree(protection.pid),
+    synchronous: cpuOfTree(synchronous.child.pid ?? 0),
+    plain: cpuOfTree(plain.child.pid ?? 0),
+  }
+}
+
+/** How long each commit took, without what it waited for its turn by the rate: pgbench(1), per-transaction logging. */
+function readCommits(): number[] {
+  const lines = readdirSync(scratch.path)
+    .filter((name) => name.startsWith('commits.'))
+    .flatMap((name) => readFileSync(scratch.join(name), 'utf8').trim().split('\n'))
+  return lines
+    .map((line) => line.split(' ').map(Number))
+    .filter(([, , , , seconds = 0, us = 0]) => seconds * 1e6 + us >= startedUs)
+    .map(([, , elapsedUs = 0, , , , lateUs = 0]) => (elapsedUs - lateUs) / 1000)
+}
+
 const peakKb = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${protection.pid}/status`, 'utf8'))?.[1]
 
 const lags = asked
   .map(({ at, ms }) => ({ ms, seen: durable.find((one) => one.at >= at)?.ms }))
   .flatMap(({ ms, seen }) => (seen === undefined ? [] : [Math.max(0, seen - ms)]))
-  .toSorted((a, b) => a - b)
-const quantile = (share: number) => Math.round(lags[Math.floor(lags.length * share)] ?? Number.NaN)
+const figures = (unsorted: readonly number[]) => {
+  const sorted = unsorted.toSorted((a, b) => a - b)
+  const at = (share: number) =>
+    Number((sorted[Math.floor((sorted.length - 1) * share)] ?? Number.NaN).toFixed(1))
+  return { p50: at(0.5), p99: at(0.99), max: at(1) }
+}
+const oursMs = ended.ours - begun.ours
+const peerMs = (name: 'synchronous' | 'plain') => ended[name] - begun[name] + packed.cpuMs
+const ratio = (name: 'synchronous' | 'plain') => Number((oursMs / peerMs(name)).toFixed(2))
 console.log(
   JSON.stringify({
     rate: Number(values.rate),
@@ -145,13 +193,18 @@ console.log(
     durability: values.durability,
     samples: lags.length,
     unseen: asked.length - lags.length,
-    lagMs: { p50: quantile(0.5), p99: quantile(0.99), max: Math.round(lags.at(-1) ?? Number.NaN) },
+    inVaultMs: figures(lags),
+    commitMs: figures(readCommits()),
     seconds: Math.round(spanMs / 1000),
     objects: durable.length,
-    archiverCpuMs: archiverMs,
-    peerCpuMs: Math.round(receiverMs + packed.cpuMs),
-    receiverCpuMs: receiverMs,
+    cpuMs: oursMs,
+    peerCpuMs: {
+      synchronous: Math.round(peerMs('synchronous')),
+      plain: Math.round(peerMs('plain')),
+    },
     zstdCpuMs: packed.cpuMs,
-    archiverPeakMiB: Math.round(Number(peakKb) / 1024),
+    cpuRatio: { synchronous: ratio('synchronous'), plain: ratio('plain') },
+    peakMiB: Math.round(Number(peakKb) / 1024),
+    load: loadavg()[0],
   }),
 )
