@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { startPostgres } from '../test/support/servers/postgres.ts'
 import { asServerUser, giveToServerUser, runAsServerUser } from '../test/support/servers/process.ts'
@@ -62,8 +63,11 @@ runAsServerUser(
   { env },
 )
 runAsServerUser([pgbackrest, `--config=${config}`, '--stanza=bench', 'stanza-create'])
-// Else the first of the contenders pays for writing down what pgbench made.
+// Else the first of the contenders pays for writing down and archiving what pgbench made.
 await server.query('checkpoint')
+await server.query('select pg_switch_wal()')
+const unarchived = `select from pg_ls_archive_statusdir() where name like '%.ready'`
+while ((await server.query(unarchived)).length > 0) await setTimeout(500)
 const redoubt = [path.join(home, 'node_modules/.bin/node'), path.join(home, 'src/cli/main.ts')]
 const vault = scratch.join('vault')
 const hide = { [scratch.path]: 'DIR', [home]: '.', [server.url]: 'URL' }
