@@ -8,6 +8,7 @@ import {
 } from 'node:http'
 import type { Socket } from 'node:net'
 import { Transform } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { resetSocket } from './fault-proxy.ts'
 
@@ -45,6 +46,8 @@ export type HttpFault =
   | { readonly kind: 'cut-upload'; readonly bodyBytes: number }
   /** So many bytes of the answer's body come, and then nothing. */
   | { readonly kind: 'stall'; readonly bodyBytes: number }
+  /** The answer's body comes as `body` makes it. */
+  | { readonly kind: 'rewrite'; readonly body: (text: string) => string }
   /** A byte of the request's or the answer's body is turned over. */
   | { readonly kind: 'flip'; readonly body: 'request' | 'answer'; readonly byte: number }
 
@@ -112,6 +115,13 @@ export class HttpFaultProxy implements AsyncDisposable {
       for await (const _ of reached);
       if (fault.kind === 'answer') reply(answer, fault)
       else resetSocket(incoming.socket)
+      return
+    }
+    if (fault?.kind === 'rewrite') {
+      const body = Buffer.from(fault.body(await text(reached)))
+      const { 'content-length': _, 'transfer-encoding': __, ...headers } = reached.headers
+      answer.writeHead(reached.statusCode ?? 502, { ...headers, 'content-length': body.length })
+      answer.end(body)
       return
     }
     answer.writeHead(reached.statusCode ?? 502, reached.rawHeaders)
