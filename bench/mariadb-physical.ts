@@ -32,12 +32,7 @@ const login = [
 const sql = shopStatements(Number(values.rows)).join('; ')
 execFileSync(path.join(source.bin, 'mariadb'), [...login, '-e', sql])
 // Pages that are written back between two bases would be changes.
-const ask = (statement: string) =>
-  execFileSync(path.join(source.bin, 'mariadb'), [...login, '-Ne', statement]).toString()
-ask('SET GLOBAL innodb_max_dirty_pages_pct = 0')
-while (!/\s0$/.test(ask(`SHOW STATUS LIKE 'Innodb_buffer_pool_pages_dirty'`).trim())) {
-  await new Promise((resolve) => setTimeout(resolve, 200))
-}
+await source.restart()
 const zstd = path.join((await service('zstd@bookworm')).bin, 'zstd')
 const program = (name: string) => path.join(source.bin, name)
 const redoubt = [path.join(home, 'node_modules/.bin/node'), path.join(home, 'src/cli/main.ts')]
