@@ -99,10 +99,10 @@ const warmMs = Number(values.warm) * 1000
 const spanSeconds = Number(values.seconds)
 const load = spawn(
   `${tools}/pgbench`,
-  [
-    ...['-n', '-N', '-c', '4', '-R', values.rate, '-T', String(warmMs / 1000 + spanSeconds)],
-    ...['-l', `--log-prefix=${scratch.join('commits')}`, ...connect, 'postgres'],
-  ],
+  ['-n', '-N', '-c', '4', '-R', values.rate, '-T', String(warmMs / 1000 + spanSeconds)].concat(
+    ['-l', `--log-prefix=${scratch.join('commits')}`],
+    [...connect, 'postgres'],
+  ),
   { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] },
 )
 let said = ''
