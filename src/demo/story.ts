@@ -32,7 +32,12 @@ type Shop = {
   readonly seller: Seller
   readonly oracle: string
   protection?: Protection
-  mistake?: { readonly at: string; readonly boundMs: number; readonly newest: number }
+  mistake?: {
+    readonly at: string
+    readonly boundMs: number
+    readonly newest: number
+    readonly madeMs: number
+  }
 }
 
 /** What came back of one database. */
@@ -48,6 +53,8 @@ export type Outcome = {
 const ordersPerSecond = 150
 const goodDaysMs = 6000
 const noticedAfterMs = 3000
+/** What the archiver says of itself may be so old. */
+const newsOldMs = 2000
 /** The promise of `async`: what had returned a second before the end is there. */
 const lossMaxMs = 1000
 
@@ -141,7 +148,7 @@ async function makeMistake(shop: Shop, { stage, words }: Props): Promise<void> {
   await using database = await openShopDatabase(shop.server.url)
   const { beforeUs, deleted, newest } = await database.deleteAllOrders()
   const moment = shop.engine.momentBefore(beforeUs)
-  shop.mistake = { ...moment, newest }
+  shop.mistake = { ...moment, newest, madeMs: Number(beforeUs / 1000n) }
   stage.command('DELETE FROM orders;')
   stage.fact(words.mistaken(shop.engine.name, deleted, formatTimeUs(beforeUs)), 'bad')
 }
@@ -149,7 +156,10 @@ async function makeMistake(shop: Shop, { stage, words }: Props): Promise<void> {
 /** The server and its files go; the archiver, on a machine of its own in real life, ships what it saw, and ends. */
 async function loseEverything(shop: Shop, props: Props): Promise<void> {
   const { stage, words, signal } = props
-  const { engine, server, seller, protection } = shop
+  const { engine, server, seller, protection, mistake } = shop
+  // On a busy machine the archiver may be behind: what is to be brought back must be in the vault before all is lost.
+  const keptMs = (mistake?.madeMs ?? 0) + newsOldMs
+  await protection?.until(({ lagMs }) => Date.now() - (lagMs ?? Infinity) > keptMs, { signal })
   await server.loseEverything()
   await seller.ended()
   stage.fact(words.crashed(engine.name, readOracle(shop.oracle).length), 'bad')
