@@ -1,6 +1,7 @@
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 
 /** A folder of a test's own, gone when the scope ends. */
 export class Scratch implements Disposable {
@@ -18,5 +19,14 @@ export class Scratch implements Disposable {
 
   [Symbol.dispose](): void {
     rmSync(this.path, { recursive: true, force: true })
+  }
+}
+
+/** Waits until a server that was told to end has removed its file of the process id: nothing writes to its folder any more. */
+export async function untilServerEnded(pidFile: string): Promise<void> {
+  const untilMs = performance.now() + 60_000
+  while (existsSync(pidFile)) {
+    if (performance.now() > untilMs) throw new Error(`the server of ${pidFile} does not end`)
+    await delay(50)
   }
 }

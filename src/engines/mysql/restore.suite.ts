@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
 import type { Target } from '#change'
@@ -11,7 +12,7 @@ import {
   type StartServer,
   takeBase,
 } from '../../../test/support/mysql-family-harness.ts'
-import { Scratch } from '../../../test/support/scratch.ts'
+import { Scratch, untilServerEnded } from '../../../test/support/scratch.ts'
 import type { FamilyServer } from '../../../test/support/servers/mysql-family.ts'
 import { giveToServerUser } from '../../../test/support/servers/process.ts'
 import { mysql } from './mysql.ts'
@@ -214,6 +215,7 @@ export function restoreTests(start: StartServer): void {
     const rows = await session.texts('select count(*) from types.no_key', { signal })
     assert.deepEqual(rows, [['4']])
     await session.query('shutdown', { signal })
+    await untilServerEnded(join(to, 'redoubt.pid'))
     const twice = await mysql
       .restore(requestOf(base, capture.archive, to, more))
       .catch((error: unknown) => error)
