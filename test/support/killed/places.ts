@@ -54,5 +54,6 @@ function commonOf(world: VaultWorld, name: string) {
   mkdirSync(temporary, { mode: 0o1777 })
   const own = { TMPDIR: temporary, REDOUBT_VAULT_NEW_PASSWORD: 'third password' }
   const env: Env = { ...world.env, ...own }
-  return { world, name, env, snapshots: [...world.snapshots], trials: 0 }
+  const tree = world.scratch.join(`${name}-tree`)
+  return { world, name, env, tree, snapshots: [...world.snapshots], trials: 0 }
 }

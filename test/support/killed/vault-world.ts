@@ -41,6 +41,7 @@ export const classes = [
   'base record',
   'gap record',
   'proof record',
+  'trim record',
   'bundle',
   'identity',
   'other',
@@ -64,6 +65,7 @@ const classOfFolder: Readonly<Record<string, ObjectClass>> = {
   'catalog/bases': 'base record',
   'catalog/gaps': 'gap record',
   'catalog/proofs': 'proof record',
+  'catalog/trims': 'trim record',
 }
 
 export function classOf(key: string): ObjectClass {
@@ -96,8 +98,8 @@ export class VaultWorld implements AsyncDisposable {
   readonly scratch: Scratch
   readonly env: Env
   readonly around: Surroundings
-  /** The tree of files of a snapshot, by its id: what a restore must bring back. */
-  readonly trees = new Map<string, readonly string[]>()
+  /** The tree of files of a snapshot, by its id: where it was, and what a restore must bring back. */
+  readonly trees = new Map<string, { readonly path: string; readonly lines: readonly string[] }>()
   /** Those of them that the vault holds, oldest first, and where its log ends at least. */
   snapshots: readonly string[] = []
   logUntil = ''
@@ -155,28 +157,25 @@ export class VaultWorld implements AsyncDisposable {
   }
 
   /** Changes some files of the tree, so that the next backup has something to store. */
-  changeTree(): void {
+  changeTree(tree = this.tree): void {
     const generation = ++this.#generation
-    mkdirSync(this.tree, { recursive: true })
+    mkdirSync(tree, { recursive: true })
     for (const name of ['a', 'b', `c${generation % 5}`]) {
-      writeFileSync(
-        path.join(this.tree, name),
-        noise(60_000, generation * 100 + name.charCodeAt(0)),
-      )
+      writeFileSync(path.join(tree, name), noise(60_000, generation * 100 + name.charCodeAt(0)))
     }
   }
 
   /** Changes the tree and backs it up, and remembers what it was. */
-  async backupTree(url = this.vault): Promise<string> {
-    this.changeTree()
-    const done = await this.#backup({ sources: [this.tree], vault: this.address(url) })
+  async backupTree(url = this.vault, tree = this.tree): Promise<string> {
+    this.changeTree(tree)
+    const done = await this.#backup({ sources: [tree], vault: this.address(url) })
     if (done.kind !== 'files' || done.snapshot === undefined) throw new Error('no snapshot')
-    this.rememberTree(done.snapshot)
+    this.rememberTree(done.snapshot, tree)
     return done.snapshot
   }
 
-  rememberTree(snapshot: string): void {
-    this.trees.set(snapshot, describeTree(this.tree))
+  rememberTree(snapshot: string, tree = this.tree): void {
+    this.trees.set(snapshot, { path: tree, lines: describeTree(tree) })
   }
 
   async backupShop(url = this.vault): Promise<void> {

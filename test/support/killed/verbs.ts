@@ -22,6 +22,8 @@ export type Place = {
   /** The vault: of the verb's own, for the whole row of trials. */
   readonly url: string
   readonly env: Env
+  /** Files of its own to be backed up: trials of two verbs run side by side. */
+  readonly tree: string
   /** Snapshots of the tree that must be there, oldest first. */
   snapshots: string[]
   /** How many trials there were. */
@@ -58,11 +60,11 @@ const twin = (place: Place): string => place.sibling('twin')
 const backupFiles: Verb = {
   name: 'backup of files',
   shortTrials: 2,
-  prepare: async ({ world }) => world.changeTree(),
-  args: ({ world, url }) => ['backup', '--source', world.tree, '--vault', url],
+  prepare: async ({ world, tree }) => world.changeTree(tree),
+  args: ({ tree, url }) => ['backup', '--source', tree, '--vault', url],
   after: async (place, { out }) => {
     const { snapshot } = JSON.parse(out) as { readonly snapshot: string }
-    place.world.rememberTree(snapshot)
+    place.world.rememberTree(snapshot, place.tree)
     place.snapshots.push(snapshot)
   },
 }
@@ -81,14 +83,18 @@ const forgetOld: Verb = {
   name: 'vault forget',
   shortTrials: 1,
   prepare: async (place) => {
-    for (let i = 0; i < 2; i++) place.snapshots.push(await place.world.backupTree(place.url))
+    for (let i = 0; i < 2; i++)
+      place.snapshots.push(await place.world.backupTree(place.url, place.tree))
     await place.world.backupShop(place.url)
   },
   args: ({ url }) => ['vault', 'forget', '--keep-last', '2', '--vault', url],
   after: async (place) => {
-    place.snapshots = place.snapshots.slice(-2)
+    const { snapshots: before, world } = place
+    const newest = (own: boolean) =>
+      before.filter((id) => (world.trees.get(id)?.path === place.tree) === own).slice(-2)
+    place.snapshots = [...newest(false), ...newest(true)]
     const snapshots = await listSnapshots(place.world.address(place.url), place.world.around)
-    assert.equal(snapshots.length, 4, 'two snapshots of files and two bases stay')
+    assert.equal(snapshots.length, 6, 'two snapshots stay of each tree, and two bases')
   },
   // The bases that stay are newer than the log, which nobody has gone on with here.
   verify: ({ world }, expected) => verifyVault(world, { ...expected, logUntil: undefined }),
@@ -99,7 +105,7 @@ const prune: Verb = {
   shortTrials: 2,
   prepare: async (place) => {
     const { world, url } = place
-    place.snapshots.push(await world.backupTree(url))
+    place.snapshots.push(await world.backupTree(url, place.tree))
     const [oldest] = place.snapshots.splice(0, 1)
     const none = { hosts: [], tags: [], paths: [] }
     const how = { rules: {}, dryRun: false, groupBy: '', ...none }
@@ -122,7 +128,7 @@ const copyNew: Verb = {
       const how = { ids: [], dryRun: false, progress: createProgress('copy') }
       await copy({ ...vaults, ...how }, world.around)
     }
-    place.snapshots.push(await world.backupTree(url))
+    place.snapshots.push(await world.backupTree(url, place.tree))
     await world.backupShop(url)
   },
   args: (place) => ['vault', 'copy', '--vault', place.url, '--to', twin(place)],
@@ -153,7 +159,7 @@ const init: Verb = {
     const url = second(place)
     const how = { url, readData: true, thorough: true, sample: 0 }
     await verifyVault(place.world, { ...how, snapshots: [] })
-    const snapshot = await place.world.backupTree(url)
+    const snapshot = await place.world.backupTree(url, place.tree)
     await verifyVault(place.world, { ...how, snapshots: [snapshot] })
     place.remove(url)
   },

@@ -71,8 +71,10 @@ async function verifyTree(
   const directory = world.scratch.join(`restored-${id.slice(0, 12)}-${process.hrtime.bigint()}`)
   const onTrouble = (trouble: unknown) => assert.fail(`restore: ${JSON.stringify(trouble)}`)
   const { repository } = vault
-  await restoreFiles({ repository, directory, subpath: world.tree, at: own, onTrouble, signal })
-  assertSameTree(describeTree(directory), world.trees.get(id) ?? [], `snapshot ${id}`)
+  const tree = world.trees.get(id)
+  assert.ok(tree, `snapshot ${id} is known`)
+  await restoreFiles({ repository, directory, subpath: tree.path, at: own, onTrouble, signal })
+  assertSameTree(describeTree(directory), tree.lines, `snapshot ${id}`)
   rmSync(directory, { recursive: true })
 }
 
