@@ -53,14 +53,17 @@ export class ServerProcess {
   readonly #exited: Promise<void>
 
   constructor(command: readonly string[], logFile: string, env: NodeJS.ProcessEnv = {}) {
-    const [program, args] = asServerUser(command)
+    const { LD_PRELOAD: preload, ...others } = env
+    // What drops root must not load it: it would leave things behind that only root may open.
+    const whole = preload === undefined ? command : ['env', `LD_PRELOAD=${preload}`, ...command]
+    const [program, args] = asServerUser(whole)
     const log = openSync(logFile, 'a')
     this.#child = spawn(program, args, {
       stdio: ['ignore', log, log],
       cwd: '/',
       // A group of its own: Ctrl-C at the terminal is the test's business, not the server's.
       detached: true,
-      env: { ...process.env, HOME: '/nonexistent', ...env },
+      env: { ...process.env, HOME: '/nonexistent', ...others },
     })
     closeSync(log)
     this.#exited = new Promise((resolve, reject) => {
