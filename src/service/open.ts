@@ -68,7 +68,7 @@ export async function useVault(
 }
 
 /** A vault that is not where it was named cannot be reached: another matter than a name that a vault does not know. */
-async function findVault<T>(opening: Promise<T>): Promise<T> {
+export async function findVault<T>(opening: Promise<T>): Promise<T> {
   return opening.catch((error: unknown) => {
     if (!isFault(error, 'missing')) throw error
     const { message, hint } = error

@@ -1,6 +1,6 @@
 import { open, unlink } from 'node:fs/promises'
 import type { Surroundings, VaultAddress } from './open.ts'
-import { openVaultAt, readPassword } from './open.ts'
+import { findVault, openVaultAt, readPassword } from './open.ts'
 import { openStorage } from '#storage/all'
 import { fromSystem } from '#base/faults'
 import { initVault, type Snapshot, type Vault, type VaultKey } from '#vault'
@@ -18,7 +18,7 @@ export async function makeVault(
 ): Promise<MadeVault> {
   const { signal, log } = around
   const password = await readPassword(address, around)
-  const storage = await openStorage(address.url, { signal, create: true })
+  const storage = await findVault(openStorage(address.url, { signal, create: true }))
   await using vault = await initVault(storage, { password, name, signal, log })
   return { url: vault.url, id: vault.id, repository: vault.repository.id }
 }

@@ -177,7 +177,8 @@ const rangeSql = (whole: boolean) => `
   select 'type ' || format('%I.%I', n.nspname, t.typname) as what,
     format('create type %I.%I as range (subtype = %s%s%s%s)', n.nspname, t.typname, format_type(r.rngsubtype, null),
       case when not o.opcdefault then format(', subtype_opclass = %I.%I', os.nspname, o.opcname) else '' end,
-      case when r.rngcollation <> st.typcollation then format(', collation = %s', r.rngcollation::regcollation) else '' end,
+      case when r.rngcollation <> st.typcollation then (select format(', collation = %I.%I', cn.nspname, co.collname)
+        from pg_collation co join pg_namespace cn on cn.oid = co.collnamespace where co.oid = r.rngcollation) else '' end,
       case when r.rngsubdiff <> 0 then format(', subtype_diff = %s', r.rngsubdiff::regproc) else '' end) as sql
   from pg_type t join pg_namespace n on n.oid = t.typnamespace join pg_range r on r.rngtypid = t.oid
   join pg_type st on st.oid = r.rngsubtype join pg_opclass o on o.oid = r.rngsubopc
