@@ -19,11 +19,14 @@ await using journal = await openJournal(stateDirectory, { limitBytes: 2 ** 30, s
 const waiting: { readonly at: string; readonly timeMs: number }[] = []
 const delaysMs: number[] = []
 const shipper = new Shipper({
-  vault,
+  place: { url: vaultUrl, takesBases: false, opened: vault, open: async () => vault },
   source,
   journal,
   stateDirectory,
   eager: false,
+  known: () => undefined,
+  onReach: () => undefined,
+  onGap: () => undefined,
   onDurable: () => {
     const durable = shipper.durable()
     const nowMs = Date.now()
@@ -43,7 +46,6 @@ process.on('SIGUSR2', () => {
 })
 process.on('SIGTERM', () => stop.abort())
 
-await shipper.connect(signal)
 try {
   await tasks(signal, async (t) => {
     void t.run((inner) => shipper.run(inner))

@@ -1,29 +1,24 @@
-import { collectSeldom } from '#base/collector'
+import { Bell } from '#base/bell'
 import { Fault, isAbort, isFault } from '#base/faults'
 import type { Log } from '#base/log'
-import { createProgress, type Progress } from '#base/progress'
+import type { Progress } from '#base/progress'
 import { type Tasks, tasks } from '#base/tasks'
 import { systemTime, type Time } from '#base/time'
 import { withoutSecrets } from '#base/urls'
 import type { LogSource, Position } from '#change'
 import type { Engine, EngineKind, Finding } from '#engines'
 import { type Journal, openJournal } from '#journal'
-import type { ArchiveOnly, BaseRecord, Vault } from '#vault'
-import { takeBase } from './base.ts'
-import { BaseRound } from './base-round.ts'
-import { copyBase } from './copy.ts'
+import type { ArchiveOnly, Vault } from '#vault'
+import { BaseKeeper } from './base-keeper.ts'
 import { LagMeter } from './lag.ts'
-import { Shipper, type ShipperStatus } from './ship.ts'
+import { type KnownSource, Shipper, type ShipperStatus, type VaultPlace } from './ship.ts'
 
 export type ProtectRequest = {
   readonly kind: EngineKind
   readonly url: string
   readonly source: string
-  /**
-   * The first is the main one: `strict` waits for it unless `copies` says how many. One that is open for archiving alone
-   * gets the log and no bases.
-   */
-  readonly vaults: readonly [ArchiveOnly, ...ArchiveOnly[]]
+  /** The first is the main one: `strict` waits for it unless `copies` says how many. */
+  readonly vaults: readonly VaultPlace[]
   readonly durability: 'async' | 'strict'
   /** How many vaults must have a commit before `strict` acknowledges it; undefined for the first one. */
   readonly copies?: number | undefined
@@ -33,8 +28,8 @@ export type ProtectRequest = {
   readonly limitBytesPerSecond?: number | undefined
   readonly stateDirectory: string
   readonly journalLimitBytes: number
-  /** Run after each base: retention and the like. */
-  readonly afterBase?: ((signal: AbortSignal) => Promise<void>) | undefined
+  /** Run after each base in a vault: retention and the like. */
+  readonly afterBase?: ((vault: Vault, signal: AbortSignal) => Promise<void>) | undefined
   readonly onStatus: (status: ProtectStatus) => void
   readonly time?: Time | undefined
   readonly log: Log
@@ -77,8 +72,7 @@ export async function protect(request: ProtectRequest): Promise<void> {
     signal,
   })
   await tasks(signal, async (t) => {
-    const protection = new Protection(request, journal)
-    await protection.start(t)
+    new Protection(request, journal).start(t)
   })
 }
 
@@ -105,60 +99,98 @@ class Protection {
   readonly #journal: Journal
   readonly #time: Time
   readonly #lag = new LagMeter()
-  readonly #shippers: Shipper[] = []
+  readonly #shippers: readonly Shipper[]
+  readonly #bases: BaseKeeper
+  readonly #reach = new Bell()
   readonly #capturing = Promise.withResolvers<void>()
   #log: LogSource | undefined
   #acked: Position | undefined
   #said = 'starting'
   #degraded: string | undefined
-  #base: Progress | undefined
-  #lastBase: string | undefined
-  #baseDue = false
+  #known: KnownSource | undefined
   /** The source no longer has what would follow the vaults' ends: capture begins where the source's log does. */
   #anew = false
   /** A base is due as soon as capture has begun anew. */
   #baseFollows = false
-  #wakeBases: (() => void) | undefined
-  /** The server's version when it was last connected to. */
-  #version: string | undefined
 
   constructor(request: ProtectRequest, journal: Journal) {
     this.#request = request
     this.#journal = journal
     this.#time = request.time ?? systemTime
+    this.#shippers = request.vaults.map((place) => this.#shipperTo(place))
+    this.#bases = new BaseKeeper({
+      ...request,
+      vaults: () => this.#baseVaults(),
+      describe: () => this.#known,
+      known: () => journal.durable(),
+      say: (said) => this.#say(said),
+      time: this.#time,
+    })
   }
 
-  async start(t: Tasks): Promise<void> {
-    const { source, vaults, stateDirectory, durability } = this.#request
-    const eager = durability === 'strict'
+  #shipperTo(place: VaultPlace): Shipper {
+    const { source, stateDirectory, durability } = this.#request
+    const shipper: Shipper = new Shipper({
+      place,
+      source,
+      journal: this.#journal,
+      stateDirectory,
+      eager: durability === 'strict',
+      known: () => this.#known,
+      onDurable: () => this.#settle(),
+      onReach: () => {
+        this.#reach.ring()
+        this.#bases.look()
+      },
+      onGap: () => {
+        const { vault } = shipper
+        if (vault && isReadable(vault)) this.#bases.dueAtOnce(vault)
+      },
+    })
+    return shipper
+  }
+
+  start(t: Tasks): void {
     // First: who waits for a vault, or for the lease of another archiver, says so.
     void t.run((signal) => this.#report(signal))
-    for (const vault of vaults) {
-      const onDurable = () => this.#settle()
-      const journal = this.#journal
-      const shipper = new Shipper({ vault, source, journal, stateDirectory, eager, onDurable })
-      const connect = `connect to ${vault.url}`
-      await this.#keepRunning(connect, t.signal, () => shipper.connect(t.signal))
-      this.#shippers.push(shipper)
-      const name = `ship to ${vault.url}`
+    for (const [index, shipper] of this.#shippers.entries()) {
+      const name = `ship to ${this.#request.vaults[index]?.url}`
       void t.run((signal) => this.#keepRunning(name, signal, () => shipper.run(signal)))
     }
-    void t.run((signal) => this.#keepRunning('capture', signal, () => this.#capture(signal)))
-    if (this.#baseVaults().length > 0) void t.run((signal) => this.#bases(signal))
+    void t.run(async (signal) => {
+      await this.#vaultsReached(signal)
+      await this.#keepRunning('capture', signal, () => this.#capture(signal))
+    })
+    if (this.#takesBases()) void t.run((signal) => this.#keepBases(signal))
     else this.#sayNoBases()
+  }
+
+  /**
+   * Capture begins where the vaults' archives end, once each vault is ours or known to be away. Nothing is captured
+   * beside another archiver, which looks like a vault that keeps us waiting.
+   */
+  async #vaultsReached(signal: AbortSignal): Promise<void> {
+    const reached = () => this.#shippers.map((shipper) => shipper.reach)
+    while (reached().includes('trying') || !reached().includes('connected')) {
+      await this.#reach.heard(signal)
+    }
+  }
+
+  async #keepBases(signal: AbortSignal): Promise<void> {
+    await this.#capturing.promise
+    await this.#bases.run(signal)
   }
 
   /** Reads the source's log into the journal until the connection ends. */
   async #capture(signal: AbortSignal): Promise<void> {
     const { kind, url, log, durability, source } = this.#request
     await using engine = await kind.open(url, { signal, log })
-    await this.#rememberSource(engine, signal)
-    this.#noteVersion(engine.facts.version)
+    this.#noteSource(engine)
     await using logSource = await engine.openLog({
       log,
       name: source,
       durability,
-      known: this.#known(),
+      known: this.#newestKept(),
       onDegraded: (said) => this.#degrade(said),
     })
     this.#log = logSource
@@ -198,9 +230,10 @@ class Protection {
     }
   }
 
-  /** The log up to the journal's end is safe here; without a journal, what every vault has counts. */
+  /** The log up to the journal's end is safe here; without a journal, what every vault has counts that can be reached. */
   #resumeFrom(): Position | undefined {
-    return this.#journal.durable() ?? (this.#anew ? undefined : this.#slowest())
+    const reached = this.#shippers.filter((shipper) => shipper.reach === 'connected')
+    return this.#journal.durable() ?? (this.#anew ? undefined : slowest(reached))
   }
 
   /** The log between what we have and what the source has now is lost: the vaults will say so, and a base begins anew. */
@@ -214,34 +247,28 @@ class Protection {
   /** The base begins while log is captured again: one that was taken before could lack the log behind it. */
   #wakeForBase(): void {
     this.#baseFollows = false
-    this.#baseDue = true
-    this.#wakeBases?.()
-    if (this.#baseVaults().length > 0) return
+    this.#bases.dueAtOnce()
+    if (this.#takesBases()) return
     this.#request.log.warn('a new base is due: what was captured before cannot lead up to now', {
       run: 'redoubt backup',
     })
   }
 
   /** A base of the version before may be of no use to the new programs: one of their own is due. */
-  #noteVersion(version: string): void {
-    const before = this.#version
-    this.#version = version
+  #noteSource({ facts }: Engine): void {
+    const { source, url } = this.#request
+    const { engine, flavor, version } = facts
+    const before = this.#known?.version
+    this.#known = { name: source, engine, flavor, version, url: withoutSecrets(url) }
     if (before === undefined || before === version) return
     this.#request.log.warn(`the server was ${before} and is ${version} now: a new base is due`)
     this.#baseFollows = true
   }
 
   /** Where the newest log that is kept anywhere ends. */
-  #known(): Position | undefined {
+  #newestKept(): Position | undefined {
     const durable = this.#shippers.flatMap((shipper) => shipper.durable() ?? [])
     return this.#journal.durable() ?? durable.toSorted(newestFirst)[0]
-  }
-
-  async #rememberSource(engine: Engine, signal: AbortSignal): Promise<void> {
-    const { source, url, vaults } = this.#request
-    const { engine: name, flavor, version } = engine.facts
-    const record = { name: source, engine: name, flavor, version, url: withoutSecrets(url) }
-    for (const vault of vaults) await vault.catalog.addSource(record, { signal })
   }
 
   async #beat(engine: Engine, signal: AbortSignal): Promise<void> {
@@ -270,13 +297,6 @@ class Protection {
     return durable.toSorted(newestFirst)[copies - 1]
   }
 
-  /** What every vault has; undefined as long as one has nothing. */
-  #slowest(): Position | undefined {
-    const durable = this.#shippers.flatMap((shipper) => shipper.durable() ?? [])
-    if (durable.length < this.#shippers.length) return undefined
-    return durable.toSorted(newestFirst).at(-1)
-  }
-
   async #ack(position: Position | undefined): Promise<void> {
     if (!position || !this.#log) return
     if (position.history === this.#acked?.history && position.at <= this.#acked.at) return
@@ -284,38 +304,13 @@ class Protection {
     await this.#log.ack(position)
   }
 
-  /** A base when none opens the present window, then one every `baseEveryMs`. */
-  async #bases(signal: AbortSignal): Promise<void> {
-    await this.#capturing.promise
-    let lastMs = await this.#newestBaseMs(signal)
-    for (;;) {
-      const dueMs = lastMs === undefined || this.#baseDue ? 0 : lastMs + this.#request.baseEveryMs
-      if (dueMs > this.#time.now()) {
-        // Between bases bytes only pass through: what a base needs is limited as usual.
-        using _seldom = collectSeldom()
-        await this.#sleepUntilDue(dueMs - this.#time.now(), signal)
-        continue
-      }
-      this.#baseDue = false
-      const round = this.#baseRound(signal)
-      await this.#keepRunning('take a base', signal, () => round.run())
-      const thinOut = async () => this.#request.afterBase?.(signal)
-      await this.#keepRunning('forget old bases', signal, thinOut)
-      lastMs = this.#time.now()
-    }
+  #takesBases(): boolean {
+    return this.#request.vaults.some((place) => place.takesBases)
   }
 
-  async #sleepUntilDue(ms: number, signal: AbortSignal): Promise<void> {
-    const woken = Promise.withResolvers<void>()
-    this.#wakeBases = woken.resolve
-    const timer = new AbortController()
-    const sleep = this.#time.sleep(Math.min(ms, 60_000), AbortSignal.any([signal, timer.signal]))
-    await Promise.race([sleep, woken.promise]).finally(() => timer.abort())
-    await sleep.catch(() => signal.throwIfAborted())
-  }
-
-  #baseVaults(): readonly Vault[] {
-    return this.#request.vaults.filter((vault): vault is Vault => 'repository' in vault)
+  #baseVaults(): Vault[] {
+    const vaults = this.#shippers.flatMap((shipper) => shipper.vault ?? [])
+    return vaults.filter(isReadable)
   }
 
   #sayNoBases(): void {
@@ -323,67 +318,6 @@ class Protection {
       run: 'redoubt backup',
       every: `${Math.round(this.#request.baseEveryMs / 3_600_000)} h`,
     })
-  }
-
-  /** When the newest base was recorded that opens a window onto the log that is being captured, in every vault. */
-  async #newestBaseMs(signal: AbortSignal): Promise<number | undefined> {
-    const newest: (BaseRecord | undefined)[] = []
-    for (const vault of this.#baseVaults()) newest.push(await this.#openBase(vault, signal))
-    this.#lastBase = newest[0]?.name
-    const times = newest.flatMap((base) => base?.recordedMs ?? [])
-    return times.length < newest.length ? undefined : Math.min(...times)
-  }
-
-  async #openBase(vault: Vault, signal: AbortSignal): Promise<BaseRecord | undefined> {
-    const bases = await vault.catalog.bases(this.#request.source, { signal })
-    const spans = await vault.archive.spans(this.#request.source, { signal })
-    const last = spans.at(-1)
-    return bases.findLast(
-      (base) => last && base.first.history === last.history && base.first.at >= last.first,
-    )
-  }
-
-  #baseRound(signal: AbortSignal): BaseRound {
-    return new BaseRound({
-      vaults: this.#baseVaults(),
-      take: (vault) => this.#takeBase(vault, signal),
-      copy: (from, to, base) => this.#copyBase(from, to, base, signal),
-      log: this.#request.log,
-    })
-  }
-
-  async #takeBase(vault: Vault, signal: AbortSignal) {
-    const { kind, url, log, source } = this.#request
-    await using engine = await kind.open(url, { signal, log })
-    this.#base = createProgress('base')
-    const taken = await takeBase({
-      engine,
-      vault,
-      source,
-      form: this.#request.form,
-      parallel: this.#request.parallel,
-      known: this.#journal.durable(),
-      limitBytesPerSecond: this.#request.limitBytesPerSecond,
-      progress: this.#base,
-      log,
-      signal,
-    })
-    this.#base = undefined
-    this.#lastBase = taken.record.name
-    this.#say(`base ${taken.record.name} taken in ${Math.round(taken.tookMs / 1000)} s`)
-    return taken.record
-  }
-
-  async #copyBase(
-    from: Vault,
-    to: Vault,
-    base: Omit<BaseRecord, 'recordedMs'>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    this.#base = createProgress(`copy the base to ${to.url}`)
-    await copyBase({ from, to, base, progress: this.#base, signal })
-    this.#base = undefined
-    this.#say(`base ${base.name} copied to ${to.url}`)
   }
 
   /** Runs work again after a passing fault, for as long as the signal lets it; every failure is said once. */
@@ -408,7 +342,7 @@ class Protection {
 
   async #report(signal: AbortSignal): Promise<void> {
     for (;;) {
-      const everywhere = this.#slowest()
+      const everywhere = slowest(this.#shippers)
       if (everywhere) await this.#journal.trim(everywhere)
       this.#request.onStatus(this.#status())
       await this.#time.sleep(statusEveryMs, signal)
@@ -423,8 +357,8 @@ class Protection {
       lagMs: round(this.#lag.lagMs(this.#time.now())),
       journalBytes: this.#journal.sizeBytes,
       vaults: this.#shippers.map((shipper) => shipper.status()),
-      base: this.#base,
-      lastBase: this.#lastBase,
+      base: this.#bases.progress,
+      lastBase: this.#bases.newest,
       degraded: this.#degraded,
     }
   }
@@ -440,6 +374,16 @@ class Protection {
     if (said) this.#request.log.error(`durability is degraded: ${said}`)
     else this.#request.log.info('durability is restored')
   }
+}
+
+/** What all of these vaults have; undefined as long as one has nothing, or was not reached yet. */
+function slowest(shippers: readonly Shipper[]): Position | undefined {
+  const durable = shippers.flatMap((shipper) => shipper.durable() ?? [])
+  return durable.length < shippers.length ? undefined : durable.toSorted(newestFirst).at(-1)
+}
+
+function isReadable(vault: ArchiveOnly | Vault): vault is Vault {
+  return 'repository' in vault
 }
 
 /** Positions of different histories do not compare: the order of their text is then as good as any. */

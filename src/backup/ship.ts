@@ -1,20 +1,41 @@
-import { assert, Fault, isFault } from '#base/faults'
+import { Bell } from '#base/bell'
+import { Fault, isFault } from '#base/faults'
 import { tasks } from '#base/tasks'
 import type { LogBeat, Position } from '#change'
 import type { Journal } from '#journal'
-import type { ArchiveOnly, ArchiveWriter } from '#vault'
+import type { ArchiveOnly, ArchiveWriter, SourceRecord } from '#vault'
 
 const tailMaxMs = 5000
 
+/** Where a vault is. Protection goes on without one that cannot be reached, and opens it once it can be. */
+export type VaultPlace = {
+  readonly url: string
+  /** False for one that is opened for archiving alone: it gets the log and no bases. */
+  readonly takesBases: boolean
+  /** Undefined when it could not be reached so far. */
+  readonly opened?: ArchiveOnly | undefined
+  /** Opens it, or gives out what is open already; whoever calls `protect` closes it. */
+  readonly open: () => Promise<ArchiveOnly>
+}
+
+/** What the catalog keeps of a source. */
+export type KnownSource = Omit<SourceRecord, 'recordedMs'>
+
 export type ShipperOptions = {
-  readonly vault: ArchiveOnly
+  readonly place: VaultPlace
   readonly source: string
   readonly journal: Journal
   readonly stateDirectory: string
   /** Commits wait for the vault: ship what there is as soon as nothing else is on its way, not by the clock. */
   readonly eager: boolean
+  /** What is known of the source by now, to be noted in the vault before its log. */
+  readonly known: () => KnownSource | undefined
   /** Called when more became durable in this vault. */
   readonly onDurable: () => void
+  /** Called when the vault was reached, or turned out to be away. */
+  readonly onReach: () => void
+  /** Called when this vault lacks log that is gone: no base of before leads up to now. */
+  readonly onGap: () => void
 }
 
 export type ShipperStatus = {
@@ -26,31 +47,33 @@ export type ShipperStatus = {
 /** Carries one source's log from the journal to one vault, and remembers how far it got. */
 export class Shipper {
   readonly #options: ShipperOptions
-  /** Opened by `connect`, not taken over by `run` yet. */
-  #opened: ArchiveWriter | undefined
+  #vault: ArchiveOnly | undefined
+  #reach: 'trying' | 'away' | 'connected'
+  #noted: KnownSource | undefined
   #writer: ArchiveWriter | undefined
   #durable: Position | undefined
   #gapSaid: string | undefined
   #said = 'not connected yet'
-  #appended = Promise.withResolvers<void>()
+  readonly #appended = new Bell()
 
   constructor(options: ShipperOptions) {
     this.#options = options
+    this.#reach = options.place.opened ? 'trying' : 'away'
   }
 
-  /** Becomes the vault's archiver of the source, and learns where its archive ends; before anything is captured. */
-  async connect(signal: AbortSignal): Promise<void> {
-    const { vault, source, stateDirectory } = this.#options
-    this.#opened = await vault.archive.openWriter(source, { signal, stateDirectory })
-    this.#durable = this.#opened.end
+  /** Undefined until it was reached for the first time. */
+  get vault(): ArchiveOnly | undefined {
+    return this.#vault
+  }
+
+  /** `away` cannot be reached; `trying` may yet turn out to be another archiver's. Once connected, it stays so. */
+  get reach(): 'trying' | 'away' | 'connected' {
+    return this.#reach
   }
 
   /** Ships until the signal aborts or the vault fails; run again, it goes on where the vault's archive ends. */
   async run(signal: AbortSignal): Promise<void> {
-    if (!this.#opened) await this.connect(signal)
-    await using writer = this.#opened
-    assert(writer, 'a shipper is connected')
-    this.#opened = undefined
+    await using writer = await this.#connect(signal)
     this.#writer = writer
     this.#advance(writer.end)
     writer.onDurable((position) => this.#advance(position))
@@ -76,21 +99,32 @@ export class Shipper {
     }
   }
 
-  /** One flush behind the other: commits that come in while one is on its way share the next. */
-  async #flushEagerly(writer: ArchiveWriter, signal: AbortSignal): Promise<void> {
-    for (;;) {
-      await this.#nextAppend(signal)
-      this.#appended = Promise.withResolvers<void>()
-      await writer.flush({ signal })
+  /** Becomes the vault's archiver of the source, and learns where its archive ends; before anything is captured. */
+  async #connect(signal: AbortSignal): Promise<ArchiveWriter> {
+    const { place, source, stateDirectory, onReach } = this.#options
+    try {
+      this.#vault ??= await place.open()
+      const writer = await this.#vault.archive.openWriter(source, { signal, stateDirectory })
+      this.#durable = writer.end
+      this.#reach = 'connected'
+      return writer
+    } catch (error) {
+      this.#said = error instanceof Error ? error.message : String(error)
+      const waits = isFault(error) && error.recovery === 'retry'
+      // Whoever waits for another archiver to end must not capture beside it.
+      if (waits && error.code !== 'locked' && this.#reach === 'trying') this.#reach = 'away'
+      throw error
+    } finally {
+      onReach()
     }
   }
 
-  async #nextAppend(signal: AbortSignal): Promise<void> {
-    const wake = () => this.#appended.resolve()
-    signal.addEventListener('abort', wake, { once: true })
-    await this.#appended.promise
-    signal.removeEventListener('abort', wake)
-    signal.throwIfAborted()
+  /** One flush behind the other: commits that come in while one is on its way share the next. */
+  async #flushEagerly(writer: ArchiveWriter, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      await this.#appended.heard(signal)
+      await writer.flush({ signal })
+    }
   }
 
   /** Stopped in good order: what was taken in goes out, if the vault still answers. */
@@ -109,8 +143,9 @@ export class Shipper {
     for (;;) {
       try {
         for await (const block of journal.read(after, { signal })) {
+          await this.#note(signal)
           await writer.append(block, { signal })
-          this.#appended.resolve()
+          this.#appended.ring()
           after = { history: block.history, at: block.next }
         }
         return
@@ -139,7 +174,7 @@ export class Shipper {
 
   status(): ShipperStatus {
     return {
-      url: this.#options.vault.url,
+      url: this.#options.place.url,
       durable: this.#durable?.at,
       said: this.#said,
     }
@@ -151,10 +186,20 @@ export class Shipper {
     this.#options.onDurable()
   }
 
+  /** A source's record stands in the catalog before its log does. */
+  async #note(signal: AbortSignal): Promise<void> {
+    const known = this.#options.known()
+    if (!known || known === this.#noted) return
+    await this.#vault?.catalog.addSource(known, { signal })
+    this.#noted = known
+  }
+
   async #recordGap(after: Position, signal: AbortSignal): Promise<void> {
-    const { vault, source, journal } = this.#options
+    const { source, journal, onGap } = this.#options
     const said = this.#gapSaid ?? 'the local journal no longer held the log that this vault lacked'
     this.#gapSaid = undefined
-    await vault.catalog.addGap({ source, after, before: journal.first(), said }, { signal })
+    const gap = { source, after, before: journal.first(), said }
+    await this.#vault?.catalog.addGap(gap, { signal })
+    onGap()
   }
 }

@@ -29,11 +29,15 @@ export type Surroundings = {
 export async function openVaultAt(
   address: VaultAddress,
   around: Surroundings,
-  options: { readonly discard?: boolean | undefined } = {},
+  options: {
+    readonly discard?: boolean | undefined
+    /** Where it was read before. */
+    readonly password?: string | undefined
+  } = {},
 ): Promise<Vault> {
   const { signal, log } = around
   const storage = await findVault(openStorage(address.url, { signal }))
-  const password = await readPassword(address, around)
+  const password = options.password ?? (await readPassword(address, around))
   const used = options.discard ? withoutWrites(storage) : storage
   return findVault(openVault(used, { password, signal, log }))
 }

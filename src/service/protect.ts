@@ -2,12 +2,21 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { protect, type ProtectStatus } from '#backup/protect'
 import { retain } from '#backup/retain'
-import { assert, Fault } from '#base/faults'
+import type { VaultPlace } from '#backup/ship'
+import { Fault, isFault } from '#base/faults'
+import { tasks } from '#base/tasks'
 import type { ArchiveOnly, Vault } from '#vault'
 import type { KeepRules } from '#vault/retention/keep'
 import { parseGroupBy } from '#vault/retention/groups'
 import { engineOfUrl } from '#engines/all'
-import { openArchiveAt, openVaultAt, type Surroundings, type VaultAddress } from './open.ts'
+import { withoutSecrets } from '#base/urls'
+import {
+  openArchiveAt,
+  openVaultAt,
+  readPassword,
+  type Surroundings,
+  type VaultAddress,
+} from './open.ts'
 import { checkSourceName, defaultSourceName } from './source-name.ts'
 
 export type { ProtectStatus } from '#backup/protect'
@@ -53,41 +62,75 @@ export async function protectSource(
   }
   refuseBaseOptions(settings)
   const kind = await engineOfUrl(url)
-  await using opened = new AsyncDisposableStack()
-  const vaults: ArchiveOnly[] = []
-  const readable: Vault[] = []
-  for (const address of addresses) {
-    const vault = opened.use(await openForProtecting(address, around))
-    if ('repository' in vault) readable.push(vault)
-    if (vaults.some((one) => one.id === vault.id)) {
-      throw new Fault('usage', `protect ${source}: the vault at ${vault.url} was named twice`, {
-        hint: 'A second copy needs a vault of its own, made with redoubt vault init.',
-      })
-    }
-    vaults.push(vault)
-  }
-  const [first, ...more] = vaults
-  assert(first !== undefined, 'the command line asks for a vault')
+  await using vaults = new ProtectedVaults(source, around)
   await protect({
     ...settings,
     kind,
     source,
-    vaults: [first, ...more],
+    vaults: await vaults.reach(addresses),
     stateDirectory: settings.stateDirectory ?? join(dataDirectory(around.env), 'protect', source),
-    afterBase: (signal) => retainBases(readable, source, settings.keep, signal),
+    afterBase: (vault, signal) => retainBases(vault, source, settings.keep, signal),
     log: around.log,
     signal: around.signal,
   })
 }
 
-function openForProtecting(
-  address: VaultAddress,
-  around: Surroundings,
-): Promise<ArchiveOnly | Vault> {
-  const { archiverFile } = address
-  return archiverFile === undefined
-    ? openVaultAt(address, around)
-    : openArchiveAt({ ...address, archiverFile }, around)
+/** Opens the vaults of one protection, and closes in the end those that were reached. */
+class ProtectedVaults implements AsyncDisposable {
+  readonly #source: string
+  readonly #around: Surroundings
+  readonly #opened = new AsyncDisposableStack()
+  readonly #ids = new Set<string>()
+
+  constructor(source: string, around: Surroundings) {
+    this.#source = source
+    this.#around = around
+  }
+
+  /** Where one of several vaults cannot be reached, protection begins without it; where none can be, this throws. */
+  async reach(addresses: readonly VaultAddress[]): Promise<readonly VaultPlace[]> {
+    const { signal, log } = this.#around
+    const closed: VaultPlace[] = []
+    // Questions come one behind the other, and before anything else.
+    for (const address of addresses) {
+      const takesBases = address.archiverFile === undefined
+      const open = await this.#opening(address)
+      closed.push({ url: withoutSecrets(address.url), takesBases, open })
+    }
+    const tried = await tasks(signal, (t) =>
+      Promise.all(closed.map((place) => t.run(() => tryPlace(place)))),
+    )
+    const failures = tried.flatMap(({ failure }) => failure ?? [])
+    if (failures.length === tried.length) throw failures[0]
+    for (const { code, message } of failures) log.warn(`begins without it: ${message}`, { code })
+    return tried.map(({ place }) => place)
+  }
+
+  /** How to open a vault, any number of times, without asking for its password again. */
+  async #opening(address: VaultAddress): Promise<() => Promise<ArchiveOnly>> {
+    const { archiverFile } = address
+    if (archiverFile !== undefined) {
+      return async () => this.#keep(await openArchiveAt({ ...address, archiverFile }, this.#around))
+    }
+    const password = await readPassword(address, this.#around)
+    return async () => this.#keep(await openVaultAt(address, this.#around, { password }))
+  }
+
+  #keep<V extends ArchiveOnly>(vault: V): V {
+    this.#opened.use(vault)
+    if (this.#ids.has(vault.id)) {
+      const doing = `protect ${this.#source}: the vault at ${vault.url}`
+      throw new Fault('usage', `${doing} was named twice`, {
+        hint: 'A second copy needs a vault of its own, made with redoubt vault init.',
+      })
+    }
+    this.#ids.add(vault.id)
+    return vault
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#opened.disposeAsync()
+  }
 }
 
 /** A host that only archives cannot read the vault, and a base is made of what is there already. */
@@ -101,18 +144,29 @@ function refuseBaseOptions({ vaults, form, limitBytesPerSecond, keep }: ProtectS
   })
 }
 
-/** Forgets the bases of this source that no rule wants, in each vault, and the log before the oldest that stays. */
+/** Opens a vault if it can be reached now. */
+async function tryPlace(
+  place: VaultPlace,
+): Promise<{ readonly place: VaultPlace; readonly failure?: Fault }> {
+  try {
+    const opened = await place.open()
+    return { place: { ...place, opened, open: async () => opened } }
+  } catch (error) {
+    if (!isFault(error) || error.recovery === 'stop') throw error
+    return { place, failure: error }
+  }
+}
+
+/** Forgets the bases of this source that no rule wants, and the log before the oldest that stays. */
 async function retainBases(
-  vaults: readonly Vault[],
+  vault: Vault,
   source: string,
   rules: KeepRules,
   signal: AbortSignal,
 ): Promise<void> {
   if (Object.keys(rules).length === 0) return
-  for (const vault of vaults) {
-    const filter = { tags: [[`source=${source}`]] }
-    await retain({ vault, signal, rules, filter, groupBy: parseGroupBy('') })
-  }
+  const filter = { tags: [[`source=${source}`]] }
+  await retain({ vault, signal, rules, filter, groupBy: parseGroupBy('') })
 }
 
 function dataDirectory(env: Surroundings['env']): string {
