@@ -3,7 +3,7 @@ import { eachLimit } from '#base/tasks'
 import type { Storage } from '#storage'
 import type { LogFinding } from './archive.ts'
 import { cover, listLog, readHeads, type StoredObject } from './inventory.ts'
-import { type LeaseRecord, newestLease } from './lease.ts'
+import { leaseKey, type LeaseRecord, newestLease } from './lease.ts'
 import { readIndex } from './log-index.ts'
 import { openObject, type Reading, unpack } from './object.ts'
 import { follows, type SignedRecord } from './record.ts'
@@ -89,8 +89,10 @@ function checkEnd(last: Placed | undefined, lease: LeaseRecord | undefined): Log
   // What its own record does not say is told of already.
   if (head && 'error' in head) return []
   if (last && !lease) {
-    const said = 'no lease tells how far the log went: newer objects may be missing'
-    return [{ severity: 'warns', code: 'missing', object: last.object.key, said }]
+    const said =
+      'no lease that can be believed tells how far the log went: newer objects may be missing'
+    const key = leaseKey(last.object.source, head?.record.epoch ?? 0)
+    return [{ severity: 'warns', code: 'missing', object: key, said }]
   }
   if (!lease?.tail) return []
   const { history = '', next = '', sequenceLast: sequence = 0 } = head?.record ?? {}

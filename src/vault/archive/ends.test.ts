@@ -267,9 +267,15 @@ test('a log that is gone altogether, and one whose lease is gone, are findings',
   const bare = storage.copy()
   for (const key of await keysIn(bare)) await bare.delete(key)
   assert.match((await find(bare, 0))[0]?.said ?? '', /stored up to 0+2500 .* its beginning is gone/)
-  for await (const { key } of storage.list(`log/${source}/=lease/`)) await storage.delete(key)
-  const [finding] = await find(storage, 0)
-  assert.deepEqual([finding?.severity, finding?.code], ['warns', 'missing'])
+  const lease = `log/${source}/=lease/00000001`
+  for (const damage of [() => storage.put(lease, Buffer.from('{')), () => storage.delete(lease)]) {
+    await damage()
+    const findings = await find(storage, 0)
+    assert.deepEqual(
+      findings.map(({ severity, code, object }) => [severity, code, object]),
+      [['warns', 'missing', lease]],
+    )
+  }
 })
 
 test('oldest objects that are gone are a loss, unless a trim recorded them', async () => {

@@ -184,7 +184,8 @@ export async function newestLease(
   return record && info && { ...record, seenMs: info.modifiedMs }
 }
 
-function leaseKey(source: string, epoch: number): string {
+/** Where the lease of an epoch lies. */
+export function leaseKey(source: string, epoch: number): string {
   return `${leaseFolder(source)}${String(epoch).padStart(digits, '0')}`
 }
 
@@ -249,7 +250,7 @@ async function readLease(
   try {
     signed = parseSignedJson(bytes, { purpose, keyring, what: `lease ${key}` })
   } catch (error) {
-    if (isFault(error, 'forged')) return undefined
+    if (isFault(error, 'forged', 'corrupt')) return undefined
     throw error
   }
   const { fields, scope } = signed
