@@ -91,6 +91,49 @@ test('a silent server is waited for no longer than asked, and an abort ends the 
   wire.close()
 })
 
+test('all that came during a rest comes after it, in however many pieces', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const line = new Line()
+  const wire = new Wire(line, 'a test')
+  wire.coalesce(100, 'always')
+  const countHere = () => {
+    let count = 0
+    while (wire.poll()) count += 1
+    return count
+  }
+  const settled = async () => {
+    for (let turn = 0; turn < 5; turn += 1) await new Promise(setImmediate)
+  }
+  line.push(row)
+  await settled()
+  assert.equal(countHere(), 1)
+  for (let round = 0; round < 3; round += 1) {
+    for (let piece = 0; piece < 50; piece += 1) {
+      line.push(row)
+      await new Promise(setImmediate)
+    }
+    assert.equal(countHere(), 0, 'while it rests')
+    t.mock.timers.tick(100)
+    await settled()
+    assert.equal(countHere(), 50, `after rest ${round}`)
+  }
+  wire.close()
+})
+
+test('what came before the connection broke is read, also when it broke during a rest', async () => {
+  const line = new Line()
+  const wire = new Wire(line, 'a test')
+  wire.coalesce(60_000, 'always')
+  for (let piece = 0; piece < 20; piece += 1) {
+    line.push(row)
+    await new Promise(setImmediate)
+  }
+  line.destroy(new Error('reset'))
+  for (let piece = 0; piece < 20; piece += 1) assert.equal((await wire.next(signal))?.type, 'D')
+  await assert.rejects(wire.next(signal), (error) => isFault(error, 'unreachable'))
+  wire.close()
+})
+
 test('stream messages are read, and bad ones refused', () => {
   const wal = Buffer.alloc(28)
   wal.write('w', 0)

@@ -76,14 +76,29 @@ export class Wire {
     this.#resumeTimer = setTimeout(() => {
       this.#resumeTimer = undefined
       this.#lastReadMs = performance.now()
-      if (this.#buffered <= bufferedBytesMax) this.#stream.resume()
+      if (this.#buffered > bufferedBytesMax) return
+      // The stream itself read on during the rest, message by message, and would hand out one of them a rest: all that
+      // it gathered comes in one `data` now.
+      this.#stream.read()
+      if (!this.#resumeTimer) this.#stream.resume()
     }, this.#coalesceMs)
   }
 
   #fail(error: unknown): void {
+    if (!this.#ended) this.#takeLast()
     this.#ended = true
     this.#failure ??= error
     this.#wake?.()
+  }
+
+  // What came before the connection broke counts: it may be the last that the server ever said. A stream that broke gives
+  // out what it holds, and emits it no more.
+  #takeLast(): void {
+    const buffered = this.#buffered
+    const last: unknown = this.#stream.read()
+    if (!(last instanceof Buffer) || this.#buffered > buffered) return
+    this.#chunks.push(last)
+    this.#buffered += last.length
   }
 
   /** Puts a message back: the next read returns it again. */
