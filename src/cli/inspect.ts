@@ -1,11 +1,10 @@
 import type { Inspection } from '#service/inspect'
 import { table } from './display.ts'
 import { surroundings } from './surroundings.ts'
-import type { Verb } from './verb.ts'
+import { exitFindings, type Verb } from './verb.ts'
 
 type Finding = Inspection['findings'][number]
 
-const exitFindings = 3
 const exitRefused = 5
 
 export const inspectVerb: Verb = {

@@ -7,9 +7,7 @@ import type { OpenedRestore } from '#service/restore-files'
 import { formatSpan } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
-import { type Context, type Input, sessionsMax, type Verb } from './verb.ts'
-
-const exitFindings = 3
+import { type Context, exitFindings, type Input, sessionsMax, type Verb } from './verb.ts'
 
 export const restoreVerb: Verb = {
   name: 'restore',

@@ -9,7 +9,7 @@ import type {
 } from '#service/upkeep'
 import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
-import type { Input, OptionSpec, Verb } from './verb.ts'
+import { exitFindings, type Input, type OptionSpec, type Verb } from './verb.ts'
 
 export const checkVerb: Verb = {
   name: 'check',
@@ -34,7 +34,7 @@ export const checkVerb: Verb = {
     const readData = readSubset(input.flag('read-data'), input.text('read-data-subset'))
     const check = await checkVault(readVault(input), { readData, progress }, surroundings(context))
     context.display.result(check, renderCheck)
-    return check.ok ? 0 : 1
+    return check.ok ? 0 : exitFindings
   },
 }
 

@@ -20,6 +20,9 @@ export type OptionSpec = {
 /** More sessions than a server of any size gains from; most refuse so many connections. */
 export const sessionsMax = 64
 
+/** Exit code of a verb that was done and found something. */
+export const exitFindings = 3
+
 /** What a verb gets to work with. */
 export type Context = {
   readonly signal: AbortSignal
