@@ -22,9 +22,26 @@ export function missingOptional(lock: Lock): { name: string; version: string; de
   )
 }
 
-/** The lockfile with an entry for each of them: its platform, read off its name, keeps npm from installing it here. */
+/**
+ * Optional packages that ask for a version of Node. npm leaves out, without a word, those that do not fit the Node that
+ * npm itself runs on; but what is installed here runs on the Node that comes with it.
+ */
+export function tiedToNode(lock: Lock): string[] {
+  return Object.entries(lock.packages).flatMap(([place, { optional, engines }]) =>
+    optional === true && engines !== undefined ? place : [],
+  )
+}
+
+/**
+ * The lockfile that any npm can install from: with an entry for each package that is missing, whose platform, read off its
+ * name, keeps npm from installing it here; and without what ties an optional package to npm's own Node.
+ */
 export function completeLock(lock: Lock): Lock {
   const packages: Record<string, LockedPackage> = { ...lock.packages }
+  for (const place of tiedToNode(lock)) {
+    const { engines: _, ...free } = packages[place] ?? {}
+    packages[place] = free
+  }
   for (const { name, version, dev } of missingOptional(lock)) {
     if (!/^\d/.test(version)) throw new Error(`${name} asks for ${version}: no exact version`)
     const entry = { version, ...platformOf(name), ...(dev ? { dev } : {}), optional: true }
