@@ -102,7 +102,7 @@ class Protection {
   readonly #shippers: readonly Shipper[]
   readonly #bases: BaseKeeper
   readonly #reach = new Bell()
-  readonly #capturing = Promise.withResolvers<void>()
+  readonly #captured = new Bell()
   #log: LogSource | undefined
   #acked: Position | undefined
   #said = 'starting'
@@ -177,7 +177,7 @@ class Protection {
   }
 
   async #keepBases(signal: AbortSignal): Promise<void> {
-    await this.#capturing.promise
+    await this.#captured.heard(signal)
     await this.#bases.run(signal)
   }
 
@@ -221,7 +221,7 @@ class Protection {
         }
         if (this.#baseFollows) this.#wakeForBase()
         this.#lag.seen(item, this.#time.now())
-        this.#capturing.resolve()
+        this.#captured.ring()
         this.#settle()
       }
     } catch (error) {
