@@ -130,12 +130,18 @@ export class Protection implements AsyncDisposable {
     await this.#ended
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    process.off('exit', this.#onExit)
+  /** Ends it as Ctrl-C would; returns the exit code, or the signal that it took. */
+  async stop(): Promise<number | string> {
     this.#child.kill('SIGINT')
     const timer = setTimeout(() => void this.#child.kill('SIGKILL'), 15_000)
-    await this.#ended
+    const ended = await this.#ended
     clearTimeout(timer)
+    return ended
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    process.off('exit', this.#onExit)
+    await this.stop()
   }
 }
 

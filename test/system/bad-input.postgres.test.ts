@@ -71,6 +71,7 @@ test('odd names survive, second archivers stay out, moments outside the window a
   {
     await using second = redoubt.protect([...args, ...other])
     await second.until(({ said }) => said.includes('another archiver'), { signal })
+    assert.equal(await second.stop(), 130, 'stopped while it waits')
   }
   for (const name of oddNames) {
     await server.query(
