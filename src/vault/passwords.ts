@@ -8,7 +8,7 @@ import type { PasswordCost } from './repository/keys.ts'
 import type { Repository } from './repository/repository.ts'
 import { formatSignedJson, parseSignedJson } from './signed-json.ts'
 import { createSigner, type Keyring, publicText } from './signing.ts'
-import { enrolKey, strikeKey } from './trust.ts'
+import { enrolKey, readKeyring, strikeKey } from './trust.ts'
 
 type Options = { readonly signal: AbortSignal }
 
@@ -103,7 +103,18 @@ export class OpenKeys implements VaultKeys {
         findings.push({ severity: 'damaged', code: error.code, object, said: error.message })
       }
     }
+    findings.push(...(await this.#checkEnrolments(signal)))
     return [...findings, ...(await this.#checkRepositoryKeys(named, signal))]
+  }
+
+  async #checkEnrolments(signal: AbortSignal): Promise<LogFinding[]> {
+    const findings: LogFinding[] = []
+    await readKeyring(this.#storage, publicText(this.#named.secrets.root), {
+      signal,
+      onBad: (object, { code, message: said }) =>
+        findings.push({ severity: 'damaged', code, object, said }),
+    })
+    return findings
   }
 
   async add(name: string, password: string, { signal }: Options): Promise<void> {

@@ -80,28 +80,43 @@ export async function strikeKey(storage: Storage, id: string, options: Options):
   await storage.delete(keyOf(id), options)
 }
 
-/** All enrolled keys beside the root key, each enrolment checked. A record that is not the root's is an error: it is named. */
+/**
+ * All enrolled keys beside the root key. An enrolment that is damaged, or not the root's, is told to `onBad`, and its key
+ * is believed as little as one that was struck off: it must not lock the owner out of all the rest.
+ */
 export async function readKeyring(
   storage: Storage,
   rootPublicKey: string,
-  options: Options,
+  options: Options & { readonly onBad: (object: string, fault: Fault) => void },
 ): Promise<Keyring> {
-  const keyring = new Keyring()
-  keyring.add(rootPublicKey, { kind: 'root', name: 'root' })
+  const { signal, onBad } = options
   const roots = new Keyring()
   roots.add(rootPublicKey, { kind: 'root', name: 'root' })
-  for await (const { key } of storage.list(keysFolder, options)) {
-    const bytes = await readSmall(storage, key, options)
+  const keyring = new Keyring()
+  keyring.add(rootPublicKey, { kind: 'root', name: 'root' })
+  for await (const { key } of storage.list(keysFolder, { signal })) {
+    const bytes = await readSmall(storage, key, { signal })
     if (!bytes) continue
-    const what = `the key enrolment ${key}`
-    const { fields } = parseSignedJson(bytes, { purpose: keyPurpose, keyring: roots, what })
-    const sources = fields.optional('sources', (f, name) => f.list(name).map(String))
-    const scope = { kind: 'archiver', name: fields.text('name'), sources } as const
-    const id = keyring.add(fields.text('publicKey'), scope)
-    if (keyOf(id) !== key)
-      throw new Fault('forged', `check ${what}: it was written as ${keyOf(id)}`)
+    try {
+      const { publicKey, ...scope } = decodeEnrolment(key, bytes, roots)
+      keyring.add(publicKey, scope)
+    } catch (error) {
+      if (!isFault(error, 'forged', 'corrupt', 'unsupported')) throw error
+      onBad(key, error)
+    }
   }
   return keyring
+}
+
+function decodeEnrolment(key: string, bytes: Buffer, roots: Keyring) {
+  const what = `the key enrolment ${key}`
+  const { fields } = parseSignedJson(bytes, { purpose: keyPurpose, keyring: roots, what })
+  const sources = fields.optional('sources', (f, name) => f.list(name).map(String))
+  const publicKey = fields.text('publicKey')
+  const scope = { kind: 'archiver', name: fields.text('name'), sources } as const
+  const id = new Keyring().add(publicKey, scope)
+  if (keyOf(id) !== key) throw new Fault('forged', `check ${what}: it was written as ${keyOf(id)}`)
+  return { publicKey, ...scope }
 }
 
 function keyOf(id: string): string {

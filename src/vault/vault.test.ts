@@ -316,6 +316,26 @@ test('every object beside the repository, flipped anywhere or cut, gives a Fault
   assert.ok(damaged > 150)
 })
 
+test('a damaged enrolment takes the trust from its archiver alone: the vault opens, and the check names it', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  await vault.keys.enrol('db7', { signal })
+  const [, archiver] = vault.keys.enrolled()
+  const key = `catalog/keys/${archiver?.id}.json`
+  const bytes = await storage.get(key)
+  await storage.put(key, bytes.subarray(0, bytes.length - 9))
+  const opened = await open(storage)
+  assert.deepEqual(
+    opened.keys.enrolled().map(({ kind }) => kind),
+    ['root'],
+  )
+  const findings = await opened.check({ signal, readData: false })
+  assert.deepEqual(
+    findings.map(({ severity, object }) => [severity, object]),
+    [['damaged', key]],
+  )
+})
+
 async function assertNoticed(storage: MemStorage, key: string, bytes: Buffer): Promise<void> {
   const bad = storage.copy()
   await bad.put(key, bytes)

@@ -101,7 +101,8 @@ export async function openForArchiving(
 ): Promise<ArchiveOnly> {
   const { signal } = options
   const state = parseArchiverState(options.state)
-  const keyring = await readKeyring(storage, state.rootPublicKey, { signal })
+  const onBad = warnOfEnrolment(options.log)
+  const keyring = await readKeyring(storage, state.rootPublicKey, { signal, onBad })
   const record = await readVaultRecord(storage, keyring, { signal })
   if (record?.vault !== state.vault) {
     throw new Fault('forged', `open the vault at ${storage.url}: it is not vault ${state.vault}`)
@@ -140,7 +141,8 @@ async function assemble(
   const { signal } = options
   const { secrets } = named
   const rootPublicKey = publicText(secrets.root)
-  const keyring = await readKeyring(storage, rootPublicKey, { signal })
+  const onBad = warnOfEnrolment(options.log)
+  const keyring = await readKeyring(storage, rootPublicKey, { signal, onBad })
   // A making that was broken off behind the identity: what it holds is enough to go on.
   const record: VaultRecord =
     (await readVaultRecord(storage, keyring, { signal })) ??
@@ -183,10 +185,17 @@ function openParts(parts: {
   const holder = new ProcessHolder()
   const records = new RecordStore(storage, sealing, reading)
   const refreshKeys = async (signal: AbortSignal) =>
-    keyring.replaceBy(await readKeyring(storage, rootPublicKey, { signal }))
+    keyring.replaceBy(
+      await readKeyring(storage, rootPublicKey, { signal, onBad: warnOfEnrolment(log) }),
+    )
   const catalog = new SignedCatalog(storage, records, { readable: reading !== undefined })
   const how = { storage, sealing, trust, reading, holder, refreshKeys, log }
   return { archive: new LogArchive({ ...how, trims: catalog }), catalog }
+}
+
+function warnOfEnrolment(log: Log = silentLog) {
+  return (object: string, fault: Fault) =>
+    log.warn(`what an archiver signed is not believed: ${fault.message}`, { object })
 }
 
 async function checkVault(
