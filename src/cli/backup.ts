@@ -3,7 +3,7 @@ import { createProgress } from '#base/progress'
 import type { BackupOutcome } from '#service/backup'
 import { formatSpan } from './display.ts'
 import { surroundings } from './surroundings.ts'
-import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
+import { passwordFileOption, readVault, retryLockOption, vaultOption } from './vault-options.ts'
 import { type Input, sessionsMax, type Verb } from './verb.ts'
 
 const exitFindings = 3
@@ -46,6 +46,7 @@ export const backupVerb: Verb = {
     { flags: '--parallel <n>', help: 'databases: sessions', default: '2' },
     { flags: '--limit <rate>', help: 'databases: bytes a second to read, as 50MB/s' },
     passwordFileOption,
+    retryLockOption,
   ],
   examples: [
     [

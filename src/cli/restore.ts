@@ -6,7 +6,7 @@ import type { Proved, Restored } from '#service/restore'
 import type { OpenedRestore } from '#service/restore-files'
 import { formatSpan } from './display.ts'
 import { surroundings } from './surroundings.ts'
-import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
+import { passwordFileOption, readVault, retryLockOption, vaultOption } from './vault-options.ts'
 import { type Context, exitFindings, type Input, sessionsMax, type Verb } from './verb.ts'
 
 export const restoreVerb: Verb = {
@@ -55,6 +55,7 @@ export const restoreVerb: Verb = {
     { flags: '-n, --dry-run', help: 'files: tell what would be written' },
     { flags: '--parallel <n>', help: 'sessions', default: '2' },
     passwordFileOption,
+    retryLockOption,
   ],
   examples: [
     [

@@ -8,7 +8,7 @@ import type {
   VaultCheck,
 } from '#service/upkeep'
 import { surroundings } from './surroundings.ts'
-import { passwordFileOption, readVault, vaultOption } from './vault-options.ts'
+import { passwordFileOption, readVault, retryLockOption, vaultOption } from './vault-options.ts'
 import { exitFindings, type Input, type OptionSpec, type Verb } from './verb.ts'
 
 export const checkVerb: Verb = {
@@ -22,6 +22,7 @@ export const checkVerb: Verb = {
       help: 'of the repository: n/t, a share as 5%, or a size as 1GiB, chosen at random',
     },
     passwordFileOption,
+    retryLockOption,
   ],
   examples: [
     ['redoubt vault check --vault /backup/vault', 'structure only'],
@@ -94,6 +95,7 @@ export const forgetVerb: Verb = {
     { flags: '--path <path>', help: 'of this path only', many: true },
     { flags: '-n, --dry-run', help: 'tell what would be forgotten' },
     passwordFileOption,
+    retryLockOption,
   ],
   examples: [
     [
@@ -155,6 +157,7 @@ export const pruneVerb: Verb = {
     },
     { flags: '-n, --dry-run', help: 'tell what would be done' },
     passwordFileOption,
+    retryLockOption,
   ],
   examples: [
     [
@@ -206,6 +209,7 @@ export const copyVerb: Verb = {
     },
     { flags: '-n, --dry-run', help: 'tell what would be copied' },
     passwordFileOption,
+    retryLockOption,
   ],
   examples: [
     ['redoubt vault copy --vault /backup/vault --to s3://backup/prod', 'everything'],
@@ -218,9 +222,11 @@ export const copyVerb: Verb = {
     const progress = createProgress('copy')
     using _following = context.display.follow(progress)
     const { copy } = await import('#service/upkeep')
-    const to = { url: input.required('to'), index: 1, passwordFile: input.text('to-password-file') }
+    const from = readVault(input)
+    const passwordFile = input.text('to-password-file')
+    const to = { ...from, url: input.required('to'), index: 1, passwordFile }
     const dryRun = input.flag('dry-run')
-    const settings = { from: readVault(input), to, ids: input.operands, dryRun, progress }
+    const settings = { from, to, ids: input.operands, dryRun, progress }
     const copied = await copy(settings, surroundings(context))
     context.display.result(copied, (done) => renderCopy(done, dryRun))
     return undefined
@@ -245,7 +251,7 @@ function renderCopy(
 export const statsVerb: Verb = {
   name: 'stats',
   summary: "what a vault's snapshots would restore, and what they take",
-  options: [vaultOption, passwordFileOption],
+  options: [vaultOption, passwordFileOption, retryLockOption],
   examples: [['redoubt vault stats --vault /backup/vault', 'sizes and ratios']],
   async run(input, context) {
     const progress = createProgress('stats')

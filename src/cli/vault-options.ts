@@ -20,6 +20,13 @@ export const passwordFileOption: OptionSpec = {
   many: true,
 }
 
+/** Of every verb that locks the repository. */
+export const retryLockOption: OptionSpec = {
+  flags: '--retry-lock <span>',
+  help: 'how long to wait for a lock, say of a prune, before giving up',
+  default: '2m',
+}
+
 export const archiverFileOption: OptionSpec = {
   flags: '--archiver-file <file>',
   help: 'archive the log only, with what vault key enrol wrote and no password; the option again for each further vault',
@@ -50,5 +57,10 @@ export function readVaults(input: Input): VaultAddress[] {
 }
 
 export function readVault(input: Input): VaultAddress {
-  return { url: input.required('vault'), index: 0, passwordFile: input.list('password-file')[0] }
+  return {
+    url: input.required('vault'),
+    index: 0,
+    passwordFile: input.list('password-file')[0],
+    lockWaitMs: input.durationMs('retry-lock'),
+  }
 }

@@ -14,6 +14,8 @@ export type VaultAddress = {
   readonly passwordFile?: string | undefined
   /** The file of a host that only archives, in the place of a password. */
   readonly archiverFile?: string | undefined
+  /** How long work waits for a lock that excludes it; refused at once when it is undefined. */
+  readonly lockWaitMs?: number | undefined
 }
 
 /** What every service function needs beside its own request. */
@@ -39,7 +41,8 @@ export async function openVaultAt(
   const storage = await findVault(openStorage(address.url, { signal }))
   const password = options.password ?? (await readPassword(address, around))
   const used = options.discard ? withoutWrites(storage) : storage
-  return findVault(openVault(used, { password, signal, log }))
+  const { lockWaitMs } = address
+  return findVault(openVault(used, { password, signal, log, lockWaitMs }))
 }
 
 /** Opens a vault for archiving alone, with the file that `vault key enrol` wrote: nothing can be read. */

@@ -17,6 +17,7 @@ import {
   saveIdentity,
 } from './identity.ts'
 import { type Cost, OpenKeys, savePassword, type VaultKeys } from './passwords.ts'
+import type { LockWait } from './repository/lock.ts'
 import { initRepository, openRepository } from './repository/open.ts'
 import type { Repository } from './repository/repository.ts'
 import { type Keyring, publicText } from './signing.ts'
@@ -81,17 +82,27 @@ export async function initVault(
 /** Opens a vault with one of its passwords: `wrong-key` when none fits, `missing` when there is no vault. */
 export async function openVault(
   storage: Storage,
-  options: Options & { readonly password: string; readonly cost?: Cost | undefined },
+  options: Options & {
+    readonly password: string
+    readonly cost?: Cost | undefined
+    /** How long work on the repository waits for a lock that excludes it. */
+    readonly lockWaitMs?: number | undefined
+  },
 ): Promise<Vault> {
-  const { password, cost, signal } = options
+  const { password, cost, signal, lockWaitMs, log = silentLog } = options
   const named = await openIdentity(storage, password, { signal })
   const { repositoryKey: keyId, masterKeys } = named
   const repository = await openRepository(storage, password, {
     signal,
     passwordCost: cost?.repository,
     known: masterKeys === undefined ? undefined : { keyId, masterKeys },
+    lockWait: lockWaitMs === undefined ? undefined : sayingWait(lockWaitMs, log),
   })
   return assemble(storage, repository, named, options)
+}
+
+function sayingWait(ms: number, log: Log): LockWait {
+  return { ms, onWait: ({ message }) => log.info(`waits, at most ${ms / 1000} s: ${message}`) }
 }
 
 /** Opens a vault for archiving alone, with the state that `keys.enrol` gave out. */

@@ -97,6 +97,27 @@ test('shared locks stand beside each other, an exclusive one stands alone', asyn
   assert.equal(await countLocks(world), 1)
 })
 
+test('a lock that excludes the work is waited for, told once, and refused when the wait is over', async () => {
+  const world = await makeWorld()
+  const { time, repository } = world
+  const held = await take(world, 'exclusive')
+  const told: string[] = []
+  const waiting = (ms: number) => {
+    const wait = { ms, onWait: ({ message }: Fault) => told.push(message) }
+    return lockRepository(repository, 'shared', { signal, time, wait })
+  }
+  const patient = waiting(minuteMs)
+  const hasty = assert.rejects(waiting(5000), { code: 'locked' })
+  await time.pass(20_000)
+  await hasty
+  assert.equal(told.length, 2)
+  assert.match(told[0] ?? '', /exclusive, process/)
+  await held[Symbol.asyncDispose]()
+  await time.pass(20_000)
+  await using _lock = await patient
+  assert.equal(await countLocks(world), 1)
+})
+
 test('of two that lock exclusively at once at most one succeeds, and nothing stays behind', async () => {
   const world = await makeWorld()
   const both = Promise.allSettled(

@@ -15,6 +15,14 @@ export type LockOptions = {
   readonly time?: Time | undefined
   /** The work only reads: where the store refuses to be written to, it goes on without a lock. */
   readonly readOnly?: boolean | undefined
+  readonly wait?: LockWait | undefined
+}
+
+/** How to meet a lock of somebody else: without it, it is refused at once. */
+export type LockWait = {
+  readonly ms: number
+  /** Told once of the lock that is waited for. */
+  readonly onWait: (locked: Fault) => void
 }
 
 /** A lock that was not refreshed for so long belongs to nobody any more (restic's figure, as all below). */
@@ -27,6 +35,9 @@ const watchMs = 1000
 /** Between writing the own lock and looking for others a second time. */
 const settleMs = 200
 const readTriesMax = 3
+/** While waiting for a lock it is looked for so often: soon at first, then seldom. */
+const firstPauseMs = 500
+const pauseMaxMs = 10_000
 /** For one turn with the store while refreshing or releasing. */
 const storeMaxMs = 30_000
 
@@ -50,10 +61,30 @@ type Lock = StoredFile & {
 
 /**
  * Locks the repository against stock restic and other processes of ours: any number of shared locks, or one
- * exclusive one. Throws `locked`, naming the holder. Locks of dead processes of this machine, and such as were
+ * exclusive one. Throws `locked`, naming the holder, once `wait` is over. Locks of dead processes of this machine, and such as were
  * not refreshed for 30 minutes by the store's own times, are removed. The lock's signal aborts when it is lost.
  */
 export async function lockRepository(
+  repository: Lockable,
+  kind: LockKind,
+  options: LockOptions,
+): Promise<RepositoryLock> {
+  const { signal, time = systemTime, wait } = options
+  const untilMs = time.monotonicMs() + (wait?.ms ?? 0)
+  for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMaxMs, 2 * pauseMs)) {
+    try {
+      return await tryLock(repository, kind, options)
+    } catch (error) {
+      const leftMs = untilMs - time.monotonicMs()
+      if (!isFault(error, 'locked') || leftMs <= 0) throw error
+      if (pauseMs === firstPauseMs) wait?.onWait(error)
+      // With jitter, lest two that wait for each other meet again.
+      await time.sleep(Math.min(leftMs, pauseMs * (0.5 + Math.random() / 2)), signal)
+    }
+  }
+}
+
+async function tryLock(
   repository: Lockable,
   kind: LockKind,
   options: LockOptions,

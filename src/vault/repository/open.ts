@@ -21,7 +21,7 @@ import {
 import { fileBytesMax } from './limits.ts'
 import { BlobOpeners } from './blob-openers.ts'
 import { loadBlob, loadBlobs } from './loader.ts'
-import { lockRepository } from './lock.ts'
+import { type LockWait, lockRepository } from './lock.ts'
 import { decodePack, readPackHeader } from './pack.ts'
 import { openPackProver, type PackProver } from './pack-prover.ts'
 import type {
@@ -130,9 +130,10 @@ export async function openRepository(
   options: Options & {
     readonly passwordCost?: PasswordCost | undefined
     readonly known?: KnownKeys | undefined
+    readonly lockWait?: LockWait | undefined
   },
 ): Promise<Repository> {
-  const { signal, passwordCost, known } = options
+  const { signal, passwordCost, known, lockWait } = options
   const facts = await storage.stat(configKey, { signal })
   if (!facts) {
     throw new Fault('missing', `open repository in ${storage.url}: there is no config`, {
@@ -148,7 +149,8 @@ export async function openRepository(
     (await openKeys(storage, password, { signal, kernels }))
   const cipher = new EnvelopeCipher(master, kernels)
   const config = decodeConfig(await storage.get(configKey, { signal }), cipher)
-  return new OpenRepository({ storage, kernels, cipher, master, config, keyId, passwordCost })
+  const parts = { storage, kernels, cipher, master, config, keyId, passwordCost, lockWait }
+  return new OpenRepository(parts)
 }
 
 /** At most two: each takes some 120 MiB, and a process shall stay below 512 MiB unless told otherwise. */
@@ -165,6 +167,7 @@ type Parts = {
   readonly keyId: string
   /** What new keys cost; other than the default in tests only. */
   readonly passwordCost: PasswordCost | undefined
+  readonly lockWait?: LockWait | undefined
 }
 
 class OpenRepository implements Repository {
@@ -200,7 +203,7 @@ class OpenRepository implements Repository {
     kind: 'shared' | 'exclusive',
     options: Parameters<Repository['lock']>[1],
   ): Promise<RepositoryLock> {
-    return lockRepository(this, kind, options)
+    return lockRepository(this, kind, { wait: this.#parts.lockWait, ...options })
   }
 
   async loadIndex({ signal, onDamaged }: Parameters<Repository['loadIndex']>[0]): Promise<void> {
