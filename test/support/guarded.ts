@@ -106,10 +106,10 @@ export function untilGuarded(protection: Protection): Promise<ProtectNews> {
 /** Until all that was committed by now is in every vault. */
 export function untilShipped(protection: Protection): Promise<ProtectNews> {
   const sinceMs = performance.now()
-  return hear(
-    protection,
-    ({ lagMs = Number.POSITIVE_INFINITY, position, vaults }) =>
-      performance.now() - sinceMs > lagMs + 1000 &&
-      vaults.every(({ durable }) => durable === position?.at),
-  )
+  let wanted: string | undefined
+  return hear(protection, ({ lagMs = Number.POSITIVE_INFINITY, position, vaults }) => {
+    // The source's beats go on: every vault must have what was captured when all of before was covered.
+    if (performance.now() - sinceMs > lagMs + 1000) wanted ??= position?.at
+    return vaults.every(({ durable }) => wanted !== undefined && (durable ?? '') >= wanted)
+  })
 }

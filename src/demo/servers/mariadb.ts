@@ -115,11 +115,13 @@ async function startServer(
   const port = await freePort()
   const listen = [`--port=${port}`, '--bind-address=127.0.0.1', '--skip-name-resolve']
   const files = ['socket', 'pid-file'].map((name) => `--${name}=${path.join(folder, name)}`)
+  // A server that starts removes whatever temporary tables lie in its folder for them, those of its neighbours too.
+  const tmp = `--tmpdir=${folder}`
   const log = ['--log-bin=binlog', '--binlog-format=ROW', `--server-id=${port}`]
   const start = ['--no-defaults', ...places, `--datadir=${dataDir}`, `--init-file=${first}`]
   const size = '--innodb-buffer-pool-size=64M'
   const child = new ServerChild(
-    [server, ...start, ...listen, ...files, ...log, size],
+    [server, ...start, ...listen, ...files, tmp, ...log, size],
     `${folder}.log`,
   )
   const url = `mariadb://redoubt:${password}@127.0.0.1:${port}/shop`

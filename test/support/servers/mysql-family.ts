@@ -1,3 +1,4 @@
+import { dirname } from 'node:path'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import mysql from 'mysql2/promise'
 import { Scratch } from '../scratch.ts'
@@ -158,10 +159,12 @@ export class FamilyServer implements AsyncDisposable {
     const listen = port === 0 ? [] : [`--port=${port}`, '--bind-address=127.0.0.1']
     const fixed = [`--datadir=${this.dataDir}`, `--socket=${this.socket}`, ...listen]
     const pid = `--pid-file=${this.#scratch.join('pid')}`
+    // Its own: a server that starts removes whatever temporary tables lie there, those of its neighbours too.
+    const tmp = `--tmpdir=${dirname(this.socket)}`
     const flags = Object.entries(this.#settings).map(([name, value]) =>
       value === true ? `--${name}` : `--${name}=${value}`,
     )
-    const command = [server, '--no-defaults', ...places, ...fixed, pid, ...flags]
+    const command = [server, '--no-defaults', ...places, ...fixed, pid, tmp, ...flags]
     this.#process = new ServerProcess(command, this.#logFile, { ...env, ...this.#options.env })
     try {
       await untilReady(this.#process, () => this.#answers(password), this.#options.readyMs)
