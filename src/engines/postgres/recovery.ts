@@ -240,6 +240,8 @@ async function replay(
       const supplied = supply ? t.run(() => supply.run()) : Promise.resolve()
       server = await StartedServer.start(options)
       await server.until(() => isReady(options.dataDir), t.signal)
+      // It may have ended early, at damage: then files lie there that it will never take.
+      supply?.leave()
       await supplied
     })
   } catch (error) {

@@ -54,6 +54,8 @@ export class StartedServer {
     const child = spawn(program, args, {
       cwd: dataDir,
       stdio: ['ignore', log, log],
+      // What was loaded into us is not meant for the node that its restore_command starts.
+      env: { ...process.env, NODE_OPTIONS: '' },
       // It outlives us where it is meant to, and Ctrl-C at our terminal is not meant for it.
       detached: true,
       ...owner,

@@ -50,6 +50,7 @@ export class WalSupply {
   #waiting = 0
   #frontier: { readonly timeline: number; readonly lsn: bigint } | undefined
   #done = false
+  #left = false
   #failure: { readonly error: unknown } | undefined
   #listeners: (() => void)[] = []
 
@@ -72,11 +73,15 @@ export class WalSupply {
     return this.#done
   }
 
+  /** The server takes no more files: what is still to come is not waited for. */
+  leave(): void {
+    this.#left = true
+  }
+
   /** Lays the files ready up to the target. A failure is also handed to whoever asks for a file. */
   async run(): Promise<void> {
     try {
-      await this.#run()
-      this.#done = true
+      this.#done = await this.#run()
     } catch (error) {
       this.#failure = { error }
       throw error
@@ -85,7 +90,8 @@ export class WalSupply {
     }
   }
 
-  async #run(): Promise<void> {
+  /** False when the server left before all was laid ready: how far it came is for the caller to judge. */
+  async #run(): Promise<boolean> {
     const { archive, first, consistent, target, segmentBytes, signal, folder, owner } =
       this.#options
     await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -94,7 +100,7 @@ export class WalSupply {
     for await (const segment of archive.segments(first, { signal })) {
       const place = segmentPlace(segment, segmentBytes)
       if (!place || !isOnPath(this.#options.path, place.timeline)) continue
-      await this.#room()
+      if (!(await this.#room())) return false
       const content = await archive.read(segment.segment, { signal, history: segment.history })
       if (!content) throw new Fault('gap', `read the archived log: ${segment.segment} is missing`)
       if (await this.#lay(segment.segment, place, content)) break
@@ -110,6 +116,7 @@ export class WalSupply {
         `read the archived log: it ends before the base is consistent, at ${consistent.at}`,
       )
     }
+    return true
   }
 
   /** Writes one file; true when the target lies in it or before it. */
@@ -171,14 +178,15 @@ export class WalSupply {
     }
   }
 
-  // Waits while enough lies ready, unless the server waits for a file that is still to come.
-  async #room(): Promise<void> {
+  // Waits while enough lies ready, unless the server waits for a file that is still to come; false when it has left.
+  async #room(): Promise<boolean> {
     const { all, folder, signal } = this.#options
     for (;;) {
       signal.throwIfAborted()
-      if (all || this.#waiting > 0) return
+      if (all || this.#waiting > 0) return true
       const names = await readdir(folder)
-      if (names.length < readyFilesMax) return
+      if (names.length < readyFilesMax) return true
+      if (this.#left) return false
       await systemTime.sleep(pollMs, signal)
     }
   }
