@@ -1,15 +1,16 @@
 import { Bell } from '#base/bell'
-import { Fault, isAbort, isFault } from '#base/faults'
+import { type Fault, isAbort, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import type { Progress } from '#base/progress'
 import { type Tasks, tasks } from '#base/tasks'
 import { systemTime, type Time } from '#base/time'
 import { withoutSecrets } from '#base/urls'
 import type { LogSource, Position } from '#change'
-import type { Engine, EngineKind, Finding } from '#engines'
+import type { Engine, EngineKind } from '#engines'
 import { type Journal, openJournal } from '#journal'
 import type { ArchiveOnly, Vault } from '#vault'
 import { BaseKeeper } from './base-keeper.ts'
+import { refuseUnfit } from './fitness.ts'
 import { LagMeter } from './lag.ts'
 import { type KnownSource, Shipper, type ShipperStatus, type VaultPlace } from './ship.ts'
 
@@ -65,7 +66,8 @@ export async function protect(request: ProtectRequest): Promise<void> {
   const { kind, url, log, signal } = request
   {
     await using engine = await kind.open(url, { signal, log })
-    await refuseUnfit(engine, request)
+    const use = request.durability === 'strict' ? 'protect-strict' : 'protect'
+    await refuseUnfit(engine, use, { doing: `protect ${request.source}`, log, signal })
   }
   await using journal = await openJournal(request.stateDirectory, {
     limitBytes: request.journalLimitBytes,
@@ -73,24 +75,6 @@ export async function protect(request: ProtectRequest): Promise<void> {
   })
   await tasks(signal, async (t) => {
     new Protection(request, journal).start(t)
-  })
-}
-
-async function refuseUnfit(engine: Engine, request: ProtectRequest): Promise<void> {
-  const use = request.durability === 'strict' ? 'protect-strict' : 'protect'
-  const findings = await engine.probe(use, { signal: request.signal })
-  for (const finding of findings.filter((f) => f.severity === 'warns')) {
-    request.log.warn(finding.said, { mend: finding.mend })
-  }
-  const blocks = findings.filter((finding) => finding.severity === 'blocks')
-  if (blocks.length > 0) throw unfit(request.source, blocks)
-}
-
-/** The refusal that lists everything in the way, with the statements that mend it. */
-export function unfit(source: string, blocks: readonly Finding[]): Fault {
-  const mends = blocks.flatMap((finding) => finding.mend ?? [])
-  return new Fault('refused', `protect ${source}: ${blocks.map((b) => b.said).join('; ')}`, {
-    hint: mends.length > 0 ? `Run on the source: ${mends.join('; ')}` : undefined,
   })
 }
 

@@ -118,18 +118,16 @@ async function backupDatabase(
   around: Surroundings,
 ): Promise<BackupOutcome> {
   // Files are backed up without them.
-  const [{ takeBase }, { unfit }] = await Promise.all([
+  const [{ takeBase }, { refuseUnfit }] = await Promise.all([
     import('#backup/base'),
-    import('#backup/protect'),
+    import('#backup/fitness'),
   ])
-  const { signal } = around
+  const { signal, log } = around
   const source =
     settings.name === undefined ? defaultSourceName(url) : checkSourceName(settings.name)
   const kind = await engineOfUrl(url)
   await using engine = await kind.open(url, around)
-  const findings = await engine.probe('backup', { signal })
-  const blocks = findings.filter((finding) => finding.severity === 'blocks')
-  if (blocks.length > 0) throw unfit(source, blocks)
+  await refuseUnfit(engine, 'backup', { doing: `back up ${source}`, log, signal })
   await using vault = await openVaultAt(settings.vault, around, { discard: settings.dryRun })
   const { engine: name, flavor, version } = engine.facts
   const shownUrl = withoutSecrets(url)
