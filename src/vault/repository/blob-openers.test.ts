@@ -58,8 +58,8 @@ test('blobs opened by other threads are the right ones, and hold while they are 
   assert.equal(damaged.get(spoilt)?.code, 'corrupt')
 
   const stop = new AbortController()
-  const stopped = again.loadBlobs(ids, { signal: stop.signal, isTransient: true }, async () => {
-    stop.abort(new Error('enough'))
-  })
+  // The damage is still there, and may be met before the abort.
+  const how = { signal: stop.signal, isTransient: true, onDamaged }
+  const stopped = again.loadBlobs(ids, how, async () => stop.abort(new Error('enough')))
   await assert.rejects(stopped, /enough/)
 })
