@@ -161,6 +161,10 @@ class CatalogReader {
     )
     for (const row of rows) {
       const name = row[0] ?? ''
+      // Of a table that somebody holds the server shows no more than the name.
+      if (row[1] === null || (row[1] === 'BASE TABLE' && !columns.has(name))) {
+        throw new Fault('locked', `read what ${quoteNames(database, name)} is: it is being changed`)
+      }
       if (row[1] === 'VIEW')
         into.views.push(await this.#view(database, name, columns.get(name) ?? []))
       else if (row[1] === 'SEQUENCE') into.sequences.push(await this.#sequence(database, name))

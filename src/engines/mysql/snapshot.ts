@@ -170,7 +170,9 @@ async function byStages(
   await stage('START')
   await stage('FLUSH')
   await stage('BLOCK_DDL')
-  await using reader = await openCatalogReader(endpoint, signal)
+  // An ALTER that holds a table waits for the end of our stage: to wait for it in turn would hold up all who write to the
+  // table, and bring nothing. What it hides from the catalog is missed when the table is copied.
+  await using reader = await openCatalogReader(endpoint, 0, signal)
   const catalog = await readCatalog(reader, flavor, signal)
   const partitions = await readPartitions(reader, flavor, signal)
   const startMs = systemTime.monotonicMs()
@@ -185,12 +187,16 @@ async function byStages(
 }
 
 /**
- * It waits for no lock of a table for long: whoever holds one may itself wait for the end of the stage that we hold, and
+ * It waits for no lock of a table for long: whoever holds one may itself wait for the end of the lock that we hold, and
  * nobody else gets on meanwhile.
  */
-async function openCatalogReader(endpoint: Endpoint, signal: AbortSignal): Promise<Session> {
+async function openCatalogReader(
+  endpoint: Endpoint,
+  waitSeconds: number,
+  signal: AbortSignal,
+): Promise<Session> {
   const session = await Session.open(endpoint, { signal })
-  await session.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`, { signal })
+  await session.query(`SET SESSION lock_wait_timeout = ${waitSeconds}`, { signal })
   return session
 }
 
@@ -225,7 +231,7 @@ async function byInstanceLock(
 ): Promise<Attempt> {
   const { flavor, signal, endpoint } = context
   const mayLock = flavor.instanceLock && (await lockInstance(guard, signal))
-  await using reader = await openCatalogReader(endpoint, signal)
+  await using reader = await openCatalogReader(endpoint, lockWaitSeconds, signal)
   const catalog = await readCatalog(reader, flavor, signal)
   const partitions = await readPartitions(reader, flavor, signal)
   if (mayLock && flavor.performanceLogStatus && unsafe(catalog).length === 0) {
