@@ -1,12 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { Fault } from '#base/faults'
-
-// The part of the WebAssembly interface that is used here; node's own types leave it to the DOM's.
-declare const WebAssembly: {
-  Module: new (bytes: Uint8Array) => object
-  Memory: new (size: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer }
-  Instance: new (module: object, imports: object) => { readonly exports: unknown }
-}
+import { createWebMemory, loadWasm } from '#base/wasm'
 
 type Exports = {
   readonly takeRows: (
@@ -28,22 +21,6 @@ const outputAt = inputAt + inputBytes + slackBytes
 const outputBytes = 2 * inputBytes + 4 * pageBytes
 const memoryPages = (outputAt + outputBytes + slackBytes) / pageBytes
 
-let compiled: object | undefined
-
-function compile(): object {
-  if (compiled) return compiled
-  const file = new URL('../../../build/rows.wasm', import.meta.url)
-  try {
-    compiled = new WebAssembly.Module(readFileSync(file))
-  } catch (cause) {
-    throw new Fault('io', `load ${file.pathname}: not built or damaged`, {
-      cause,
-      hint: 'Run `npm run build`, or start Redoubt through its launcher, which does.',
-    })
-  }
-  return compiled
-}
-
 /** What one run came to. */
 export type Taken = {
   readonly rows: number
@@ -62,9 +39,8 @@ export class RowKernel {
   #out = outputAt
 
   constructor() {
-    const memory = new WebAssembly.Memory({ initial: memoryPages, maximum: memoryPages })
-    const instance = new WebAssembly.Instance(compile(), { env: { memory } })
-    this.#calls = instance.exports as Exports
+    const memory = createWebMemory(memoryPages)
+    this.#calls = loadWasm('rows', memory) as Exports
     this.#memory = Buffer.from(memory.buffer)
   }
 

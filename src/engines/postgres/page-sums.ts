@@ -1,13 +1,6 @@
-import { readFileSync } from 'node:fs'
-import type { InspectorRoom, WebMemory } from '#base/blocks'
-import { assert, Fault } from '#base/faults'
-
-// The part of the WebAssembly interface that is used here; node's own types leave it to the DOM's.
-declare const WebAssembly: {
-  Module: new (bytes: Uint8Array) => object
-  Memory: new (size: { initial: number; maximum: number }) => WebMemory
-  Instance: new (module: object, imports: object) => { readonly exports: unknown }
-}
+import type { InspectorRoom } from '#base/blocks'
+import { assert } from '#base/faults'
+import { createWebMemory, loadWasm } from '#base/wasm'
 
 type Exports = {
   checkPages(at: number, count: number, block: number, out: number): number
@@ -19,23 +12,6 @@ const tableBytes = 16 * 1024
 /** Pages of which the answers have room in the scratch memory. */
 export const pagesMax = 8192
 
-let compiled: object | undefined
-
-/** Compiled once a thread; the bytes come from `npm run build`. */
-function compile(): object {
-  if (compiled) return compiled
-  const file = new URL('../../../build/pages.wasm', import.meta.url)
-  try {
-    compiled = new WebAssembly.Module(readFileSync(file))
-  } catch (cause) {
-    throw new Fault('io', `load ${file.pathname}: not built or damaged`, {
-      cause,
-      hint: 'Run `npm run build`, or start Redoubt through its launcher, which does.',
-    })
-  }
-  return compiled
-}
-
 /** CRC-32C and page checksums of bytes that lie in a WebAssembly memory. Of one thread. */
 export class PageSums {
   readonly #calls: Exports
@@ -45,8 +21,7 @@ export class PageSums {
 
   constructor({ memory, scratchAt, scratchBytes }: InspectorRoom) {
     assert(scratchBytes >= tableBytes + pagesMax, 'the scratch memory holds tables and answers')
-    const instance = new WebAssembly.Instance(compile(), { env: { memory } })
-    this.#calls = instance.exports as Exports
+    this.#calls = loadWasm('pages', memory) as Exports
     this.bytes = Buffer.from(memory.buffer)
     this.#tables = scratchAt
     this.#answers = this.bytes.subarray(scratchAt + tableBytes, scratchAt + scratchBytes)
@@ -76,7 +51,7 @@ export class Crc32c {
   readonly #sums: PageSums
 
   constructor() {
-    const memory = new WebAssembly.Memory({ initial: 2, maximum: 2 })
+    const memory = createWebMemory(2)
     const room = { memory, scratchAt: windowBytes, scratchBytes: windowBytes }
     this.#sums = new PageSums(room)
   }

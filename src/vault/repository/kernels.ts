@@ -1,15 +1,7 @@
-import { readFileSync } from 'node:fs'
 import { inspectorScratchBytes, type InspectorRoom, type WebMemory } from '#base/blocks'
-import { Fault } from '#base/faults'
+import { createWebMemory, loadWasm } from '#base/wasm'
 import { copyBytes } from './native-calls.ts'
 import { removalTables } from './polynomial.ts'
-
-// The part of the WebAssembly interface that is used here; node's own types leave it to the DOM's.
-declare const WebAssembly: {
-  Module: new (bytes: Uint8Array) => object
-  Memory: new (size: { initial: number; maximum: number }) => WebMemory
-  Instance: new (module: object, imports: object) => { readonly exports: unknown }
-}
 
 type Exports = {
   findCut(p: number, end: number, mask: number): number
@@ -29,23 +21,6 @@ export const kernelDataAt = pageBytes
 /** Bytes that are brought in at a time when the tag of foreign memory is computed. */
 const windowBytes = 128 * 1024
 
-let compiled: object | undefined
-
-/** Compiled once a thread; the bytes come from `npm run build`. */
-function compile(): object {
-  if (compiled) return compiled
-  const file = new URL('../../../build/kernels.wasm', import.meta.url)
-  try {
-    compiled = new WebAssembly.Module(readFileSync(file))
-  } catch (cause) {
-    throw new Fault('io', `load ${file.pathname}: not built or damaged`, {
-      cause,
-      hint: 'Run `npm run build`, or start Redoubt through its launcher, which does.',
-    })
-  }
-  return compiled
-}
-
 /**
  * The byte loops in WebAssembly with a memory of their own. Not shared between threads. The memory never
  * moves; `bytes` from `kernelDataAt` on is the caller's, save a window at its very end.
@@ -60,9 +35,8 @@ export class Kernels {
 
   constructor(dataBytes = 0) {
     const pages = 1 + Math.ceil((dataBytes + windowBytes) / pageBytes)
-    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
-    const instance = new WebAssembly.Instance(compile(), { env: { memory } })
-    this.#calls = instance.exports as Exports
+    const memory = createWebMemory(pages)
+    this.#calls = loadWasm('kernels', memory) as Exports
     this.#memory = memory
     this.bytes = Buffer.from(memory.buffer)
     this.#windowAt = this.bytes.length - windowBytes
