@@ -103,6 +103,18 @@ export function untilGuarded(protection: Protection): Promise<ProtectNews> {
   return hear(protection, ({ lastBase, lagMs }) => lastBase !== undefined && lagMs !== undefined)
 }
 
+/** Until another base than that one opens the window, and the log runs. */
+export function untilNewBase(
+  protection: Protection,
+  before: string | undefined,
+): Promise<ProtectNews> {
+  return hear(
+    protection,
+    ({ lastBase, lagMs }) =>
+      lastBase !== undefined && lastBase !== before && lagMs !== undefined && lagMs < 5000,
+  )
+}
+
 /** Until all that was committed by now is in every vault. */
 export function untilShipped(protection: Protection): Promise<ProtectNews> {
   const sinceMs = performance.now()

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { refused } from '../support/command.ts'
-import { Guarded, hear, untilGuarded, untilShipped } from '../support/guarded.ts'
+import { Guarded, untilGuarded, untilNewBase, untilShipped } from '../support/guarded.ts'
 import { startMariadb } from '../support/servers/mariadb.ts'
 import type { FamilyServer } from '../support/servers/mysql-family.ts'
 
@@ -26,7 +26,7 @@ test('log that MariaDB purged unread is a gap: moments in it are refused, both i
   await insert(3)
   {
     await using protection = guarded.protect(server.url)
-    await hear(protection, ({ lastBase, lagMs }) => lastBase !== firstBase && lagMs !== undefined)
+    await untilNewBase(protection, firstBase)
     await insert(4)
     await untilShipped(protection)
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { refused } from '../support/command.ts'
-import { Guarded, hear, untilGuarded, untilShipped } from '../support/guarded.ts'
+import { Guarded, untilGuarded, untilNewBase, untilShipped } from '../support/guarded.ts'
 import { startPostgres } from '../support/servers/postgres.ts'
 
 test('log that PostgreSQL recycled unread is a gap: moments in it are refused, both its ends come back', async () => {
@@ -31,7 +31,7 @@ test('log that PostgreSQL recycled unread is a gap: moments in it are refused, b
   await insert(3)
   {
     await using protection = guarded.protect(server.url)
-    await hear(protection, ({ lastBase, lagMs }) => lastBase !== firstBase && lagMs !== undefined)
+    await untilNewBase(protection, firstBase)
     await insert(4)
     await untilShipped(protection)
   }

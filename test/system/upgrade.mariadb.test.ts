@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Guarded, hear, untilGuarded, untilShipped } from '../support/guarded.ts'
+import { Guarded, untilGuarded, untilNewBase, untilShipped } from '../support/guarded.ts'
 import { startMariadb } from '../support/servers/mariadb.ts'
 import type { FamilyServer } from '../support/servers/mysql-family.ts'
 
@@ -21,9 +21,7 @@ test('a MariaDB that is upgraded in place stays protected, and comes back as of 
   await using upgraded = await startMariadb({ settings, dataDir, port, readyMs: 60_000 })
   if (upgraded.version !== old.version) upgraded.tool('mariadb-upgrade', ...upgraded.clientArgs)
   await upgraded.query('insert into shop.t values (4)')
-  if (upgraded.version !== old.version) {
-    await hear(protection, ({ lastBase }) => lastBase !== firstBase)
-  }
+  if (upgraded.version !== old.version) await untilNewBase(protection, firstBase)
   await upgraded.query('insert into shop.t values (5)')
   const after = await momentAfterAll(upgraded)
   await upgraded.query('delete from shop.t')

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { cpSync } from 'node:fs'
 import { test } from 'node:test'
-import { Guarded, hear, untilGuarded, untilShipped } from '../support/guarded.ts'
+import { Guarded, hear, untilGuarded, untilNewBase, untilShipped } from '../support/guarded.ts'
 import { type PostgresServer, postgresVersion, startPostgres } from '../support/servers/postgres.ts'
 
 /** From the version of this run to the newest that every run has, or its own: a new cluster at the same address. */
@@ -25,10 +25,7 @@ test('a PostgreSQL that is upgraded by dump and load is told of, gets a base, an
   await using upgraded = await startPostgres({ version: to, port: old.port, initdb })
   await upgraded.query('create table t (n int primary key)')
   for (const { n } of rows) await upgraded.query('insert into t values ($1)', [n])
-  await hear(
-    protection,
-    ({ lastBase, lagMs }) => lastBase !== firstBase && lagMs !== undefined && lagMs < 5000,
-  )
+  await untilNewBase(protection, firstBase)
   await upgraded.query('insert into t values (4)')
   const after = await momentAfterAll(upgraded)
   await upgraded.query('delete from t')
