@@ -7,8 +7,9 @@ export const rooms = {
   journal: ['base', 'change', 'storage'],
   files: ['base', 'change', 'storage'],
   vault: ['base', 'change', 'storage'],
+  links: ['base', 'change', 'journal'],
   backup: ['base', 'change', 'storage', 'journal', 'files', 'vault', 'engines'],
-  service: ['base', 'change', 'storage', 'engines', 'journal', 'files', 'vault', 'backup'],
+  service: ['base', 'change', 'storage', 'engines', 'journal', 'files', 'vault', 'links', 'backup'],
   cli: ['base', 'service', 'demo'],
   demo: ['base', 'service'],
 } as const satisfies Readonly<Record<string, readonly string[]>>

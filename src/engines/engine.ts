@@ -2,17 +2,10 @@ import type { BlockWriter, Inspection } from '#base/blocks'
 import type { Progress } from '#base/progress'
 import type { Log } from '#base/log'
 import type { Commit, LogReader, LogSource, Position, Target } from '#change'
+import type { CopySource, CopyTarget } from '#change/copy'
+import type { Finding } from '#change/finding'
+import type { SchemaSource, SchemaTarget } from '#change/schema'
 import type { Nameless, TreeEntry } from '#change/tree'
-
-/** What a use of the source needs and does not find; the statement that mends it, where one does. */
-export type Finding = {
-  readonly severity: 'blocks' | 'warns' | 'notes'
-  /** Stable name: `no-replication-right`, `binlog-format-statement`. */
-  readonly code: string
-  readonly said: string
-  /** SQL or a setting line, to be run by the operator. */
-  readonly mend?: string | undefined
-}
 
 /** What a source is: shown by `inspect`, recorded in the vault. */
 export type SourceFacts = {
@@ -28,7 +21,7 @@ export type SourceFacts = {
   readonly details: Readonly<Record<string, string>>
 }
 
-export type Use = 'backup' | 'protect' | 'protect-strict'
+export type Use = 'backup' | 'protect' | 'protect-strict' | 'migrate-from' | 'migrate-to'
 
 /** The record of a base backup, enough to restore it: stored in the vault's catalog. */
 export type BaseFacts = {
@@ -117,9 +110,13 @@ export type LogOptions = {
   readonly onDegraded?: ((said: string | undefined) => void) | undefined
 }
 
-/** A live source: one endpoint of an engine, connected. */
+/** One endpoint of an engine, connected. What is optional is had by the engines that can do it. */
 export interface Engine extends AsyncDisposable {
   readonly facts: SourceFacts
+  /** Reads and makes databases, tables and all other objects. */
+  readonly schema?: (SchemaSource & SchemaTarget) | undefined
+  /** Reads all rows as of one position, and takes rows in. */
+  readonly rows?: (CopySource & CopyTarget) | undefined
   /** Checks the source for a use; all findings, not the first. */
   probe(use: Use, options: { readonly signal: AbortSignal }): Promise<Finding[]>
   /** Takes a base backup into the sink. */

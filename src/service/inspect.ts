@@ -1,5 +1,6 @@
 import { engineOfUrl } from '#engines/all'
-import type { Finding, SourceFacts, Use } from '#engines'
+import type { Finding } from '#change/finding'
+import type { SourceFacts, Use } from '#engines'
 import { withoutSecrets } from '#base/urls'
 import type { Surroundings } from './open.ts'
 

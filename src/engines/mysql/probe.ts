@@ -1,4 +1,5 @@
-import type { Finding, Use } from '#engines'
+import type { Finding } from '#change/finding'
+import type { Use } from '#engines'
 import { isTransactional, systemDatabases } from './catalog.ts'
 import type { Flavor } from './flavor.ts'
 import type { Session } from './protocol/session.ts'

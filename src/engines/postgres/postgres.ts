@@ -1,3 +1,4 @@
+import type { Finding } from '#change/finding'
 import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import type { LogSource, Target } from '#change'
@@ -7,7 +8,6 @@ import type {
   BaseSink,
   Engine,
   EngineKind,
-  Finding,
   LogOptions,
   SourceFacts,
   Use,

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { silentLog } from '#base/log'
-import type { Finding, Use } from '#engines'
+import type { Finding } from '#change/finding'
+import type { Use } from '#engines'
 import { type PostgresServer, startPostgres } from '../../../test/support/servers/postgres.ts'
 import { postgres } from './postgres.ts'
 

@@ -1,10 +1,17 @@
 import { isFault } from '#base/faults'
-import type { Finding, Use } from '#engines'
+import type { Finding } from '#change/finding'
+import type { Use } from '#engines'
 import { type Address, openWalSender, type Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
 
 /** Replication connections that a use needs beside those that are there: the log, and a base with its slot. */
-const sendersWanted: Readonly<Record<Use, number>> = { backup: 1, protect: 2, 'protect-strict': 2 }
+const sendersWanted: Readonly<Record<Use, number>> = {
+  backup: 1,
+  protect: 2,
+  'protect-strict': 2,
+  'migrate-from': 0,
+  'migrate-to': 0,
+}
 /** The newest major version that the tests have met. */
 const testedMajor = 18
 
