@@ -8,7 +8,7 @@ import { withoutSecrets } from '#base/urls'
 import type { LogSource, Position } from '#change'
 import type { Engine, EngineKind } from '#engines'
 import { type Journal, openJournal } from '#journal'
-import type { ArchiveOnly, Vault } from '#vault'
+import type { ArchiveOnly, Degraded, Vault } from '#vault'
 import { BaseKeeper } from './base-keeper.ts'
 import { refuseUnfit } from './fitness.ts'
 import { LagMeter } from './lag.ts'
@@ -51,6 +51,7 @@ export type ProtectStatus = {
   readonly lastBase: string | undefined
   /** Why the durability that was asked for is not had now. */
   readonly degraded: string | undefined
+  readonly degradedSinceMs: number | undefined
 }
 
 const statusEveryMs = 1000
@@ -90,7 +91,7 @@ class Protection {
   #log: LogSource | undefined
   #acked: Position | undefined
   #said = 'starting'
-  #degraded: string | undefined
+  #degraded: Degraded | undefined
   #known: KnownSource | undefined
   /** The source no longer has what would follow the vaults' ends: capture begins where the source's log does. */
   #anew = false
@@ -343,7 +344,8 @@ class Protection {
       vaults: this.#shippers.map((shipper) => shipper.status()),
       base: this.#bases.progress,
       lastBase: this.#bases.newest,
-      degraded: this.#degraded,
+      degraded: this.#degraded?.said,
+      degradedSinceMs: this.#degraded?.sinceMs,
     }
   }
 
@@ -353,8 +355,10 @@ class Protection {
   }
 
   #degrade(said: string | undefined): void {
-    if (said === this.#degraded) return
-    this.#degraded = said
+    if (said === this.#degraded?.said) return
+    const sinceMs = this.#degraded?.sinceMs ?? this.#time.now()
+    this.#degraded = said === undefined ? undefined : { said, sinceMs }
+    for (const shipper of this.#shippers) shipper.degrade(this.#degraded)
     if (said) this.#request.log.error(`durability is degraded: ${said}`)
     else this.#request.log.info('durability is restored')
   }

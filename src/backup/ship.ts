@@ -3,7 +3,7 @@ import { Fault, isFault } from '#base/faults'
 import { tasks } from '#base/tasks'
 import type { LogBeat, Position } from '#change'
 import type { Journal } from '#journal'
-import type { ArchiveOnly, ArchiveWriter, SourceRecord } from '#vault'
+import type { ArchiveOnly, ArchiveWriter, Degraded, SourceRecord } from '#vault'
 
 const tailMaxMs = 5000
 
@@ -53,6 +53,7 @@ export class Shipper {
   #writer: ArchiveWriter | undefined
   #durable: Position | undefined
   #gapSaid: string | undefined
+  #degraded: Degraded | undefined
   #said = 'not connected yet'
   readonly #appended = new Bell()
 
@@ -77,6 +78,7 @@ export class Shipper {
     this.#writer = writer
     this.#advance(writer.end)
     writer.onDurable((position) => this.#advance(position))
+    if (this.#degraded) writer.degraded(this.#degraded)
     this.#said = 'shipping'
     try {
       await tasks(signal, async (t) => {
@@ -165,6 +167,12 @@ export class Shipper {
 
   beat(beat: LogBeat): void {
     this.#writer?.beat(beat)
+  }
+
+  /** To be read in the vault too, by whoever looks at its windows. */
+  degrade(state: Degraded | undefined): void {
+    this.#degraded = state
+    this.#writer?.degraded(state)
   }
 
   /** What to say in the catalog when the journal turns out to have been started anew. */

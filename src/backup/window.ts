@@ -1,5 +1,13 @@
 import type { Position } from '#change'
-import type { BaseRecord, GapRecord, LogSpan, ProofRecord, SourceRecord, Vault } from '#vault'
+import type {
+  BaseRecord,
+  Degraded,
+  GapRecord,
+  LogSpan,
+  ProofRecord,
+  SourceRecord,
+  Vault,
+} from '#vault'
 
 /** A stretch of time to every moment of which the source can be restored. */
 export type Window = {
@@ -20,6 +28,8 @@ export type WindowReport = {
   readonly bases: readonly BaseRecord[]
   readonly gaps: readonly GapRecord[]
   readonly lastProof: ProofRecord | undefined
+  /** Why commits are less durable than was asked for, as `protect` said it last; undefined when all is well, or nothing runs. */
+  readonly degraded: (Degraded & { readonly heardMs: number }) | undefined
   /** How old the newest restorable moment is; undefined when nothing can be restored. */
   readonly rpoMs: number | undefined
 }
@@ -53,6 +63,7 @@ async function readReport(request: WindowRequest, source: SourceRecord): Promise
     bases,
     gaps: [...(await vault.catalog.gaps(source.name, { signal })), ...goneOf(spans.at(-1), nowMs)],
     lastProof: proofs.findLast((proof) => proof.ok),
+    degraded: await vault.archive.degraded(source.name, { signal }),
     rpoMs: newestUs === undefined ? undefined : Math.max(0, nowMs - Number(newestUs / 1000n)),
   }
 }

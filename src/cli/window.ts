@@ -26,7 +26,7 @@ export const windowVerb: Verb = {
 }
 
 function render(report: WindowReport): string {
-  const { source, windows, gaps, bases, lastProof, rpoMs } = report
+  const { source, windows, gaps, bases, lastProof, rpoMs, degraded } = report
   const rows = windows.map((window) => [
     formatTimeUs(window.fromUs),
     window.continuous ? formatTimeUs(window.toUs) : '(this moment only)',
@@ -35,6 +35,7 @@ function render(report: WindowReport): string {
   ])
   const lines = [
     `${strong(source.name)}  ${source.flavor} ${source.version}  ${source.url}`,
+    ...(degraded ? [renderDegraded(degraded)] : []),
     windows.length > 0
       ? table([['from', 'to', 'bases', 'positions'], ...rows])
       : 'nothing can be restored yet',
@@ -48,4 +49,9 @@ function render(report: WindowReport): string {
   ]
   if (rpoMs !== undefined) lines.push(`newest restorable moment is ${formatSpan(rpoMs)} old`)
   return lines.join('\n')
+}
+
+function renderDegraded({ said, sinceMs, heardMs }: NonNullable<WindowReport['degraded']>): string {
+  const [since, heard] = [sinceMs, heardMs].map((ms) => new Date(ms).toISOString())
+  return `${strong('DEGRADED')} since ${since}: ${said} (last heard at ${heard})`
 }

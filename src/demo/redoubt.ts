@@ -23,6 +23,7 @@ export type ProtectNews = {
   readonly lastBase?: string | undefined
   /** Why the durability that was asked for is not had. */
   readonly degraded?: string | undefined
+  readonly degradedSinceMs?: number | undefined
 }
 
 /** The command line, as a user types it: the story uses nothing that the reader cannot use too. */

@@ -24,6 +24,7 @@ import { type Keyring, publicText } from './signing.ts'
 import { readKeyring, readVaultRecord, saveVaultRecord, type VaultRecord } from './trust.ts'
 
 export type { ArchiveWriter, LogFinding, LogSpan } from './archive/archive.ts'
+export type { Degraded } from './archive/lease.ts'
 export type { Archive } from './archive/log-archive.ts'
 export type { ArchiveReader, Moment } from './archive/reader.ts'
 export type { Catalog } from './catalog/catalog.ts'

@@ -3,6 +3,7 @@ import { done, type Ran, runCommand } from './command.ts'
 import { Scratch } from './scratch.ts'
 
 const { signal } = new AbortController()
+const windowLooksMax = 20
 
 /** What `redoubt window --json` says of one source, as far as tests look at it. */
 export type WindowDocument = {
@@ -75,6 +76,15 @@ export class Guarded implements Disposable {
     const [report] = all
     if (!report || all.length > 1) throw new Error(`the vault knows ${all.length} sources`)
     return report
+  }
+
+  /** Looks into the vault until it shows what was just said; `protect` tells it there a moment later. */
+  async untilWindow(enough: (report: WindowDocument) => boolean): Promise<WindowDocument> {
+    for (let looks = 1; ; looks++) {
+      const report = await this.window()
+      if (enough(report)) return report
+      if (looks === windowLooksMax) throw new Error(`the window shows ${JSON.stringify(report)}`)
+    }
   }
 
   [Symbol.dispose](): void {

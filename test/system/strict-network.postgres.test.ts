@@ -39,6 +39,9 @@ test('a PostgreSQL that stops waiting is told of, and so is its return', async (
   await waitFor(server, '')
   const alarm = await hear(protection, ({ degraded }) => degraded !== undefined)
   assert.match(String(alarm.degraded), /does not name redoubt_shop/)
+  const shown = await guarded.untilWindow(({ degraded }) => degraded !== undefined)
+  assert.match(String(shown.degraded?.said), /does not name redoubt_shop/)
+  assert.equal(shown.degraded?.sinceMs, alarm.degradedSinceMs)
   await waitFor(server, 'FIRST 1 (other, redoubt_shop)')
   await hear(protection, ({ degraded }) => degraded === undefined)
   const other = receiver(server, 'other')
@@ -46,6 +49,7 @@ test('a PostgreSQL that stops waiting is told of, and so is its return', async (
   assert.match(String(second.degraded), /another standby comes before redoubt_shop/)
   await other.end('SIGTERM')
   await hear(protection, ({ degraded }) => degraded === undefined)
+  await guarded.untilWindow(({ degraded }) => degraded === undefined)
   await server.query('insert into t values (1)')
 })
 

@@ -1,4 +1,5 @@
 import type { LogBeat, LogBlock, LogSink, Position } from '#change'
+import type { Degraded } from './lease.ts'
 
 /** What the archive holds of one source's log, without a hole: from `first` up to `next`. */
 export type LogSpan = {
@@ -48,6 +49,8 @@ export interface ArchiveWriter extends LogSink, AsyncDisposable {
   onDurable(listener: (position: Position, shippedMs: number) => void): void
   /** Takes the source's word of where its log ended at a time; it travels with the next part, or with the lease. */
   beat(beat: LogBeat): void
+  /** Durability is less than what was asked for, or as it should be again: whoever looks into the archive can read it. */
+  degraded(state: Degraded | undefined): void
   /** The next block may begin anywhere: the log between is lost, and the archive says so. */
   allowGap(): void
   /** Ships what is buffered and waits until it is durable. */

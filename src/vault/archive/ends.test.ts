@@ -12,7 +12,7 @@ import {
 import { ManualTime } from '../../../test/support/manual-time.ts'
 import { Scratch } from '../../../test/support/scratch.ts'
 import { checkLog } from './check.ts'
-import { newestLease } from './lease.ts'
+import { newestLease, refreshEveryMs } from './lease.ts'
 import type { StoredObject } from './inventory.ts'
 import { readIndex } from './log-index.ts'
 import { parseKey } from './names.ts'
@@ -354,4 +354,29 @@ test('a store that lists a part late for ever: the log goes on from the source, 
   await fill(storage, scratch.path, [3300, 4400])
   assert.deepEqual(await find(storage, 0), [])
   await readBack(storage, 4400)
+})
+
+test('the lease tells at once that durability is less than asked for, since when, and when it is had again', async () => {
+  using scratch = new Scratch('ends')
+  const storage = new MemStorage()
+  const time = new ManualTime()
+  const options = writerOptions(keys, storage, scratch.path, { time })
+  const told = async () => (await leaseOf(storage))?.degraded
+  const state = { said: 'commits do not wait', sinceMs: 1_700_000_000_000 }
+  {
+    await using writer = await openWriter(options, signal)
+    assert.equal(await told(), undefined)
+    writer.degraded(state)
+    await time.advance(0)
+    assert.deepEqual(await told(), state)
+    await time.advance(refreshEveryMs)
+    assert.deepEqual(await told(), state, 'with every refresh')
+    writer.degraded(undefined)
+    await time.advance(0)
+    assert.equal(await told(), undefined)
+    writer.degraded(state)
+    await time.advance(0)
+    assert.deepEqual(await told(), state)
+  }
+  assert.equal(await told(), undefined, 'who stops in good order has no commits that could wait')
 })

@@ -1,23 +1,14 @@
 import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import type { Time } from '#base/time'
-import {
-  type Lease,
-  leaseMs,
-  type LeaseNote,
-  type LeaseTail,
-  refreshEveryMs,
-  selfFenceMs,
-} from './lease.ts'
+import { type Lease, leaseMs, type LeaseSays, refreshEveryMs, selfFenceMs } from './lease.ts'
 
 export type LeaseKeeperOptions = {
   readonly source: string
   readonly log: Log
   readonly time: Time
-  /** What the lease says of an idle source. */
-  readonly note: () => LeaseNote | undefined
-  /** What the lease says of how far the log is stored. */
-  readonly tail: () => LeaseTail | undefined
+  /** What the lease says of an idle source, of how far the log is stored, and of durability. */
+  readonly says: () => LeaseSays
   /** Done after each refresh. */
   readonly each: () => Promise<void>
 }
@@ -29,6 +20,7 @@ export class LeaseKeeper {
   readonly #lease: Lease
   readonly #options: LeaseKeeperOptions
   #refreshedMs: number
+  #news = new AbortController()
 
   constructor(lease: Lease, options: LeaseKeeperOptions) {
     this.#lease = lease
@@ -38,11 +30,11 @@ export class LeaseKeeper {
 
   /** Refreshes until the signal aborts; throws when the lease is lost, or was silent for too long. */
   async run(signal: AbortSignal): Promise<void> {
-    const { time, log, note, tail, each } = this.#options
+    const { time, log, says, each } = this.#options
     for (;;) {
-      await time.sleep(refreshEveryMs, signal)
+      await this.#rest(signal)
       try {
-        await this.#lease.refresh({ note: note(), tail: tail() }, signal)
+        await this.#lease.refresh(says(), signal)
         this.#refreshedMs = time.monotonicMs()
         await each()
       } catch (error) {
@@ -51,6 +43,23 @@ export class LeaseKeeper {
         this.throwIfSilent(error)
         log.warn('could not refresh the archiver lease', { error: error.message })
       }
+    }
+  }
+
+  /** What the lease says has changed: it is refreshed now. */
+  tellNow(): void {
+    this.#news.abort()
+  }
+
+  async #rest(signal: AbortSignal): Promise<void> {
+    const news = this.#news
+    try {
+      const both = AbortSignal.any([signal, news.signal])
+      await this.#options.time.sleep(refreshEveryMs, both)
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!news.signal.aborted) throw error
+      this.#news = new AbortController()
     }
   }
 
@@ -73,7 +82,7 @@ export class LeaseKeeper {
     this.#lease.end()
     if (lost) return
     try {
-      await this.#lease.release(this.#options.tail(), AbortSignal.timeout(releaseMs))
+      await this.#lease.release(this.#options.says().tail, AbortSignal.timeout(releaseMs))
     } catch (error) {
       // The lease ends by itself: whoever comes next waits a little, and nothing is lost.
       const said = error instanceof Error ? error.message : String(error)

@@ -24,6 +24,16 @@ export type LeaseTail = {
   readonly from: ListFrom | undefined
 }
 
+/** Why the durability that was asked for is not had, and since when by the archiver's clock. */
+export type Degraded = { readonly said: string; readonly sinceMs: number }
+
+/** What an archiver says of itself with each refresh. */
+export type LeaseSays = {
+  readonly note: LeaseNote | undefined
+  readonly tail: LeaseTail | undefined
+  readonly degraded: Degraded | undefined
+}
+
 export type LeaseRecord = {
   readonly epoch: number
   readonly holder: string
@@ -32,6 +42,7 @@ export type LeaseRecord = {
   readonly released: boolean
   readonly note?: LeaseNote | undefined
   readonly tail?: LeaseTail | undefined
+  readonly degraded?: Degraded | undefined
 }
 
 export type LeaseOptions = {
@@ -63,6 +74,7 @@ export class Lease {
   readonly #nonce: string
   #note: LeaseNote | undefined
   #tail: LeaseTail | undefined
+  #degraded: Degraded | undefined
 
   private constructor(options: LeaseOptions, epoch: number, nonce: string) {
     this.#options = options
@@ -105,11 +117,9 @@ export class Lease {
   }
 
   /** Says that the holder lives; `locked` when another one took over. */
-  async refresh(
-    says: { readonly note: LeaseNote | undefined; readonly tail: LeaseTail | undefined },
-    signal: AbortSignal,
-  ): Promise<void> {
+  async refresh(says: LeaseSays, signal: AbortSignal): Promise<void> {
     this.#note = says.note
+    this.#degraded = says.degraded
     this.#tail = says.tail ?? this.#tail
     await this.#checkNewest(signal)
     await this.#put({ released: false, ifAbsent: false }, signal)
@@ -131,6 +141,8 @@ export class Lease {
   /** Gives the right back, so that the next one need not wait. */
   async release(tail: LeaseTail | undefined, signal: AbortSignal): Promise<void> {
     this.#tail = tail ?? this.#tail
+    // Nobody archives from here on: there is no durability to be less than what was asked for.
+    this.#degraded = undefined
     await this.#checkNewest(signal)
     await this.#put({ released: true, ifAbsent: false }, signal)
   }
@@ -146,6 +158,7 @@ export class Lease {
       released,
       note: this.#note,
       tail: this.#tail,
+      degraded: this.#degraded,
     }
     const key = leaseKey(source, this.epoch)
     const bytes = formatSignedJson(purpose, { source, ...record }, signer)
@@ -257,6 +270,7 @@ async function readLease(
   if (fields.text('source') !== source || !maySignLog(scope, source)) return undefined
   const note = fields.optional('note', (f, name) => f.object(name))
   const tail = fields.optional('tail', (f, name) => f.object(name))
+  const degraded = fields.optional('degraded', (f, name) => f.object(name))
   return {
     epoch: fields.count('epoch'),
     holder: fields.text('holder'),
@@ -272,6 +286,7 @@ async function readLease(
       end: readEnd(tail),
       from: tail.optional('from', (f, name) => readFrom(f.object(name))),
     },
+    degraded: degraded && { said: degraded.text('said'), sinceMs: degraded.count('sinceMs') },
   }
 }
 

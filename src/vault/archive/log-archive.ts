@@ -9,7 +9,7 @@ import type { ArchiveWriter, LogFinding, LogSpan } from './archive.ts'
 import { checkLog } from './check.ts'
 import { copyLog } from './copy.ts'
 import type { Holder } from './holder.ts'
-import { newestLease } from './lease.ts'
+import { type Degraded, newestLease } from './lease.ts'
 import { decodeText, encodeText } from './names.ts'
 import type { Reading, Sealing, Trust } from './object.ts'
 import { type ArchiveReader, openReader } from './reader.ts'
@@ -36,6 +36,11 @@ export interface Archive {
   openReader(source: string, options: Options): Promise<ArchiveReader>
   /** Names of the sources that have any log here. */
   sources(options: Options): Promise<string[]>
+  /** What keeps the source's commits from being as durable as was asked for, by the word of its archiver, heard of at `heardMs`. */
+  degraded(
+    source: string,
+    options: Options,
+  ): Promise<(Degraded & { readonly heardMs: number }) | undefined>
   /** What is there without a hole, in log order: one span means no gap. */
   spans(source: string, options: Options): Promise<LogSpan[]>
   /** All findings: records, signatures, the chain, and with `readData` every byte. */
@@ -119,6 +124,13 @@ export class LogArchive implements Archive {
       // `0` is the character behind the slash.
       after = `log/${folder}0`
     }
+  }
+
+  async degraded(source: string, { signal }: Options) {
+    const { storage, trust, refreshKeys } = this.#options
+    await refreshKeys(signal)
+    const lease = await newestLease({ storage, source, keyring: trust.keyring }, signal)
+    return lease?.degraded && { ...lease.degraded, heardMs: lease.seenMs }
   }
 
   async spans(source: string, { signal }: Options): Promise<LogSpan[]> {

@@ -9,7 +9,7 @@ import { admit, cutBlock, type End, endBehind, overlaps } from './continuity.ts'
 import { FoldQueue } from './fold-queue.ts'
 import type { Holder } from './holder.ts'
 import { formatKey } from './names.ts'
-import { Lease, type LeaseNote, type LeaseTail } from './lease.ts'
+import { type Degraded, Lease, type LeaseNote, type LeaseTail } from './lease.ts'
 import { LeaseKeeper } from './lease-keeper.ts'
 import {
   readHead,
@@ -154,6 +154,7 @@ export class LogWriter implements ArchiveWriter {
   #holeAllowed = false
   #beat: LogBeat | undefined
   #completeUs: bigint | undefined
+  #degraded: Degraded | undefined
   #failure: { readonly error: unknown } | undefined
   #waiters: (() => void)[] = []
 
@@ -191,8 +192,7 @@ export class LogWriter implements ArchiveWriter {
       source: options.source,
       log: options.log,
       time: this.#time,
-      note: () => this.#note(),
-      tail: () => this.#leaseTail(),
+      says: () => ({ note: this.#note(), tail: this.#leaseTail(), degraded: this.#degraded }),
       each: () => this.#folds.sweep(),
     })
     this.#heartbeat = this.#keeper.run(stop.signal).catch((error: unknown) => {
@@ -226,6 +226,11 @@ export class LogWriter implements ArchiveWriter {
   beat(beat: LogBeat): void {
     this.#beat = beat
     this.#settleBeat()
+  }
+
+  degraded(state: Degraded | undefined): void {
+    this.#degraded = state
+    this.#keeper.tellNow()
   }
 
   async append(block: LogBlock, options: { readonly signal: AbortSignal }): Promise<void> {
