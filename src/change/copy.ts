@@ -48,8 +48,19 @@ export interface CopySource {
 export interface CopyReader extends AsyncDisposable {
   /** What every row that is read is as of; undefined when the source keeps no log. */
   readonly position: Position | undefined
+  /**
+   * Equal for two readers only when no row changed between them: a link that was killed then goes on as if it had not been.
+   * The position where that tells it; undefined where nothing does.
+   */
+  readonly stamp: string | undefined
   /** Best first. */
   encodings(table: TableShape): readonly Encoding[]
+  /**
+   * Whether the chunks of a table are ranges of its identifying key: a row stays in its chunk as long as its key does, so that
+   * the chunks may be read at several positions. False for ranges of places, where an update moves a row into another chunk:
+   * after a kill such a table is begun anew, unless the stamp is the same.
+   */
+  chunksByKey(table: TableShape): boolean
   /** Cuts a table into chunks of about so many bytes; the last is bounded like the others, and open to what comes behind it. */
   plan(
     table: TableShape,
@@ -69,6 +80,8 @@ export interface CopyReader extends AsyncDisposable {
 export type OpenCopy = {
   /** Names the link: marks of chunks are kept under it on the target. */
   readonly link: string
+  /** Counts the link's readers, each of which has a position of its own: marked with every chunk. */
+  readonly run: number
   readonly parallel: number
   readonly log: Log
   readonly signal: AbortSignal
@@ -84,6 +97,8 @@ export interface CopyTarget {
 export type LoadedChunk = {
   readonly table: number
   readonly index: number
+  /** The run that brought it. */
+  readonly run: number
   readonly rows: bigint
 }
 

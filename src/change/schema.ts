@@ -113,6 +113,18 @@ export interface SchemaSource {
   readSchema(selection: Selection, options: { readonly signal: AbortSignal }): Promise<Schema>
 }
 
+/** What a link does, in this order. */
+export type Phase = 'schema' | 'copy'
+
+export type CheckOptions = {
+  /**
+   * Without `schema` the objects are not made: a table that is not there or has another form blocks. Without `copy` tables
+   * that are there just as they are wanted may have rows.
+   */
+  readonly phases: readonly Phase[]
+  readonly signal: AbortSignal
+}
+
 export type MakeOptions = {
   readonly signal: AbortSignal
   readonly progress: Progress
@@ -126,7 +138,7 @@ export interface SchemaTarget {
    * What of a schema cannot be made here, or will differ, and what stands in its way (tables that are there already, with
    * rows or of another form): all of it, before anything is written.
    */
-  checkSchema(schema: Schema, options: { readonly signal: AbortSignal }): Promise<Finding[]>
+  checkSchema(schema: Schema, options: CheckOptions): Promise<Finding[]>
   /**
    * Makes these objects of one stage, in the order of their needs. An object that is there just as it is wanted is left:
    * a link that was killed makes them again. One of the same name that differs is refused with `exists`.
