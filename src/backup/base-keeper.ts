@@ -7,9 +7,9 @@ import type { Time } from '#base/time'
 import type { Position } from '#change'
 import type { EngineKind } from '#engines'
 import type { BaseRecord, Vault } from '#vault'
-import { takeBase } from './base.ts'
+import { decodeFacts, takeBase } from './base.ts'
 import { runBaseRound, type TakenBase } from './base-round.ts'
-import { BaseSchedule } from './base-schedule.ts'
+import { BaseSchedule, newestOpening, opens } from './base-schedule.ts'
 import { copyBase } from './copy.ts'
 import type { KnownSource } from './ship.ts'
 
@@ -117,12 +117,15 @@ export class BaseKeeper {
 
   /** The newest base that opens a window onto the log that is being captured. */
   async #openBase(vault: Vault, signal: AbortSignal): Promise<BaseRecord | undefined> {
-    const { source } = this.#parts
+    const { source, describe, log } = this.#parts
     const bases = await vault.catalog.bases(source, { signal })
     const last = (await vault.archive.spans(source, { signal })).at(-1)
-    return bases.findLast(
-      (base) => last && base.first.history === last.history && base.first.at >= last.first,
-    )
+    const newest = newestOpening(bases, last)
+    const version = newest && decodeFacts(newest.facts).version
+    const now = describe()?.version
+    if (version === undefined || now === undefined || version === now) return newest
+    log.warn(`the last base is of version ${version}, the server is ${now} now: a new one is due`)
+    return undefined
   }
 
   async #serve(vaults: readonly Vault[], signal: AbortSignal): Promise<void> {
@@ -154,7 +157,7 @@ export class BaseKeeper {
 
   async #opens(vault: Vault, base: Base, signal: AbortSignal): Promise<boolean> {
     const last = (await vault.archive.spans(this.#parts.source, { signal })).at(-1)
-    return !last || (base.first.history === last.history && base.first.at >= last.first)
+    return !last || opens(base, last)
   }
 
   async #take(vault: Vault, signal: AbortSignal): Promise<Base> {

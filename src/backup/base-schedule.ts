@@ -1,3 +1,5 @@
+import type { BaseRecord, LogSpan } from '#vault'
+
 /** A vault that failed is tried again after so long, twice as long each time. */
 const firstPauseMs = 500
 const pauseMaxMs = 300_000
@@ -40,4 +42,17 @@ export class BaseSchedule<Key> {
   restMs(nowMs: number): number {
     return Math.min(...[...this.#turns.values()].map(({ dueMs }) => dueMs - nowMs))
   }
+}
+
+/** Whether a base opens the window that ends with this span, the one that is being captured. */
+export function opens(base: Pick<BaseRecord, 'first'>, last: LogSpan): boolean {
+  return base.first.history === last.history && base.first.at >= last.first
+}
+
+/** The newest base that does. */
+export function newestOpening(
+  bases: readonly BaseRecord[],
+  last: LogSpan | undefined,
+): BaseRecord | undefined {
+  return last && bases.findLast((base) => opens(base, last))
 }

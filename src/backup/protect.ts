@@ -10,6 +10,7 @@ import type { Engine, EngineKind } from '#engines'
 import { type Journal, openJournal } from '#journal'
 import type { ArchiveOnly, Degraded, Vault } from '#vault'
 import { BaseKeeper } from './base-keeper.ts'
+import { FirstConnection } from './first-connection.ts'
 import { refuseUnfit } from './fitness.ts'
 import { LagMeter } from './lag.ts'
 import { type KnownSource, Shipper, type ShipperStatus, type VaultPlace } from './ship.ts'
@@ -64,24 +65,24 @@ const pauseMaxMs = 10_000
  * bases by schedule. What must hold whatever dies is in SPEC.md beside this file.
  */
 export async function protect(request: ProtectRequest): Promise<void> {
-  const { kind, url, log, signal } = request
-  {
-    await using engine = await kind.open(url, { signal, log })
-    const use = request.durability === 'strict' ? 'protect-strict' : 'protect'
-    await refuseUnfit(engine, use, { doing: `protect ${request.source}`, log, signal })
-  }
+  const { log, signal } = request
+  await using connection = new FirstConnection(request)
+  const use = request.durability === 'strict' ? 'protect-strict' : 'protect'
+  const doing = `protect ${request.source}`
+  await refuseUnfit(await connection.open(), use, { doing, log, signal })
   await using journal = await openJournal(request.stateDirectory, {
     limitBytes: request.journalLimitBytes,
     signal,
   })
   await tasks(signal, async (t) => {
-    new Protection(request, journal).start(t)
+    new Protection(request, journal, connection).start(t)
   })
 }
 
 class Protection {
   readonly #request: ProtectRequest
   readonly #journal: Journal
+  readonly #connection: FirstConnection
   readonly #time: Time
   readonly #lag = new LagMeter()
   readonly #shippers: readonly Shipper[]
@@ -98,9 +99,10 @@ class Protection {
   /** A base is due as soon as capture has begun anew. */
   #baseFollows = false
 
-  constructor(request: ProtectRequest, journal: Journal) {
+  constructor(request: ProtectRequest, journal: Journal, connection: FirstConnection) {
     this.#request = request
     this.#journal = journal
+    this.#connection = connection
     this.#time = request.time ?? systemTime
     this.#shippers = request.vaults.map((place) => this.#shipperTo(place))
     this.#bases = new BaseKeeper({
@@ -169,7 +171,7 @@ class Protection {
   /** Reads the source's log into the journal until the connection ends. */
   async #capture(signal: AbortSignal): Promise<void> {
     const { kind, url, log, durability, source } = this.#request
-    await using engine = await kind.open(url, { signal, log })
+    await using engine = (await this.#connection.take()) ?? (await kind.open(url, { signal, log }))
     this.#noteSource(engine)
     await using logSource = await engine.openLog({
       log,

@@ -47,6 +47,36 @@ test('a MariaDB that is upgraded in place stays protected, and comes back as of 
   }
 })
 
+/** The server tells whatever version it is told to: no other programs are needed to be upgraded. */
+test('a server that is of another version when protect is started again gets a base at once, and else none', async () => {
+  const settings = { 'server-id': '77' }
+  await using old = await startMariadb({ settings })
+  await old.query('create database shop; create table shop.t (n int primary key)')
+  using guarded = await Guarded.begin('upgraded-meanwhile')
+  const firstBase = await baseOfOneRun(guarded, old)
+  await old.query('insert into shop.t values (1)')
+  assert.equal(await baseOfOneRun(guarded, old), firstBase)
+  await old.stop()
+  const { dataDir, port } = old
+  const version = old.version.replace(/^(\d+\.\d+).*/, '$1.99-MariaDB')
+  const upgraded = { settings: { ...settings, version }, dataDir, port, readyMs: 60_000 }
+  await using server = await startMariadb(upgraded)
+  {
+    await using protection = guarded.protect(server.url)
+    await untilNewBase(protection, firstBase)
+  }
+  const report = await guarded.window()
+  assert.match(report.source.version, /\.99/)
+  assert.equal(report.bases.length, 2)
+  assert.deepEqual(report.gaps, [])
+})
+
+async function baseOfOneRun(guarded: Guarded, server: FamilyServer): Promise<string | undefined> {
+  await using protection = guarded.protect(server.url)
+  const { lastBase } = await untilGuarded(protection)
+  return lastBase
+}
+
 async function momentAfterAll(server: FamilyServer): Promise<string> {
   await nextSecond(server)
   const [row] = await server.query<{ at: string }>(
