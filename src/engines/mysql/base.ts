@@ -196,10 +196,9 @@ class Copy {
 
   async #work(reader: RowReader, control: Session, signal: AbortSignal): Promise<void> {
     const { session } = reader
-    await session.query('SAVEPOINT redoubt', { signal })
     for (;;) {
       const job = this.#ready.shift() ?? (await this.#plan(session, signal))
-      if (!job) return
+      if (!job) return await this.#letGo(session, signal)
       await this.#copy(reader, job, signal)
       const left = (this.#open.get(job.table) ?? 1) - 1
       this.#open.set(job.table, left)
@@ -238,9 +237,14 @@ class Copy {
       this.files.set(table, list)
       this.doneRows += counted.rows
     })
-    // Gives up the lock on the table's definition, so that a waiting ALTER goes on; the view of the data stays.
-    if (isTransactional(table.engine))
-      await session.query('ROLLBACK TO SAVEPOINT redoubt', { signal })
+    // A waiting ALTER goes on.
+    const pinned = systemTime.monotonicMs() < this.#snapshot.pinnedUntilMs
+    if (isTransactional(table.engine) && !pinned) await this.#letGo(session, signal)
+  }
+
+  /** Gives up the session's locks on the definitions of tables; its view of the data stays. */
+  async #letGo(session: Session, signal: AbortSignal): Promise<void> {
+    await session.query('ROLLBACK TO SAVEPOINT redoubt', { signal })
   }
 
   async *#throttled(

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { isFault } from '#base/faults'
 import { createLog, silentLog } from '#base/log'
 import { createProgress } from '#base/progress'
 import { DirectoryBase } from '../../../test/support/directory-base.ts'
@@ -14,7 +13,7 @@ const rounds = Number(process.env['REDOUBT_TEST_ROUNDS'] ?? 4)
 const alterers = 3
 const baseMaxMs = 60_000
 
-test('bases under a load of ALTER and writes end, taken or refused with the reason', async () => {
+test('bases of small tables are taken under a load of ALTER and writes without a pause', async () => {
   await using server = await startMariadb()
   await server.query('create database d')
   for (let n = 0; n < alterers; n++) {
@@ -35,9 +34,8 @@ test('bases under a load of ALTER and writes end, taken or refused with the reas
   try {
     for (let round = 0; round < rounds; round++) {
       const beganMs = performance.now()
-      const done = await tryBase(server)
+      assert.equal(await tryBase(server), 'taken')
       assert.ok(performance.now() - beganMs < baseMaxMs, 'a base takes its time')
-      assert.ok(done === 'taken' || isFault(done, 'conflict', 'locked'), String(done))
     }
   } finally {
     stop.abort()

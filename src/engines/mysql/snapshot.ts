@@ -5,6 +5,7 @@ import { systemTime } from '#base/time'
 import { isTransactional, hasRows, readCatalog, type Catalog } from './catalog.ts'
 import type { Flavor } from './flavor.ts'
 import { type PartitionIds, readPartitions } from './partitions.ts'
+import { isSmall, pin, pinListed, pinnable, pinnedMaxMs, readTableNames } from './pins.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { readGtids, readLogEnd } from './server.ts'
@@ -16,6 +17,9 @@ const lockWaitSeconds = 2
 export const tableWaitSeconds = 300
 const sessionSeconds = 7 * 24 * 3600
 const locking = { triesMax: 10, firstDelayMs: 200, delayMaxMs: 5_000 }
+/** Tries in a row while a table is just being changed: it is for milliseconds, as a rule. */
+const quickTriesMax = 16
+const quickDelayMs = 50
 /** Attempts without any lock, before commits are blocked for the moment that it takes. */
 const lockFreeTries = 10
 
@@ -30,6 +34,8 @@ export type Snapshot = AsyncDisposable & {
   /** How long commits were held up. */
   readonly blockedMs: number
   readonly sessions: readonly Session[]
+  /** Until when (of the monotonic clock) the sessions keep all tables as they are; 0 when they do not. */
+  readonly pinnedUntilMs: number
   /** A session that keeps the tables without transactions from changing until it is released. */
   readonly frozen: Session | undefined
   /** Throws when the session that keeps schema changes away was lost meanwhile. */
@@ -46,7 +52,8 @@ type Context = {
 }
 
 /** What an attempt that worked brings. */
-type Attempt = Moment & Pick<Snapshot, 'catalog' | 'partitions'> & { readonly frozen: boolean }
+type Attempt = Moment &
+  Pick<Snapshot, 'catalog' | 'partitions' | 'pinnedUntilMs'> & { readonly frozen: boolean }
 
 type Moment = Pick<Snapshot, 'end' | 'gtids' | 'timeUs' | 'blockedMs'>
 
@@ -106,6 +113,8 @@ async function begin(sessions: readonly Session[], signal: AbortSignal): Promise
       session.query('START TRANSACTION WITH CONSISTENT SNAPSHOT', { signal }),
     ),
   )
+  // Going back to here gives up the locks on definitions that were taken since; the view of the data stays.
+  await Promise.all(sessions.map((session) => session.query('SAVEPOINT redoubt', { signal })))
 }
 
 async function takeTogether(
@@ -120,13 +129,16 @@ async function takeTogether(
     onRetry: (error: Fault) =>
       log.info('a lock for the consistent copy was not had in time', { said: error.message }),
   }
+  const attempt = flavor.backupStages ? byStages : byInstanceLock
   return retry(policy, signal, async () => {
-    try {
-      if (flavor.backupStages) return await byStages(context, guard, freezer, sessions)
-      return await byInstanceLock(context, guard, freezer, sessions)
-    } catch (error) {
-      await letGo(context, guard, freezer, sessions)
-      throw error
+    for (let tries = 1; ; tries++) {
+      try {
+        return await attempt(context, guard, freezer, sessions)
+      } catch (error) {
+        await letGo(context, guard, freezer, sessions)
+        if (!isFault(error, 'locked') || tries >= quickTriesMax) throw error
+        await systemTime.sleep(quickDelayMs * Math.random(), signal)
+      }
     }
   })
 }
@@ -167,23 +179,30 @@ async function byStages(
 ): Promise<Attempt> {
   const { flavor, signal, endpoint } = context
   const stage = (name: string) => guard.query(`BACKUP STAGE ${name}`, { signal })
+  await using reader = await openCatalogReader(endpoint, 0, signal)
+  const names = await readTableNames(reader, signal)
   await stage('START')
   await stage('FLUSH')
   await stage('BLOCK_DDL')
-  // An ALTER that holds a table waits for the end of our stage: to wait for it in turn would hold up all who write to the
-  // table, and bring nothing. What it hides from the catalog is missed when the table is copied.
-  await using reader = await openCatalogReader(endpoint, 0, signal)
+  // An ALTER whose copy is made waits for the end of our stage, and holds its table meanwhile: to wait for it in turn
+  // would hold up all who write to the table, and bring nothing. Those that still copy are kept from getting so far.
+  await reader.query('START TRANSACTION', { signal })
+  await pinListed(reader, names, signal)
   const catalog = await readCatalog(reader, flavor, signal)
   const partitions = await readPartitions(reader, flavor, signal)
+  const small = isSmall(catalog)
   const startMs = systemTime.monotonicMs()
   await stage('BLOCK_COMMIT')
   const frozen = await freeze(freezer, catalog, signal)
   await begin(sessions, signal)
   const moment = await readMoment(context, reader, startMs)
+  const pinned = small ? pinnable(catalog) : []
+  await Promise.all(sessions.map((session) => pin(session, pinned, signal)))
   await stage('END')
   const blockedMs = systemTime.monotonicMs() - startMs
   for (const session of sessions) await checkAgreement(session, moment, signal)
-  return { ...moment, blockedMs, catalog, partitions, frozen }
+  const pinnedUntilMs = small ? startMs + pinnedMaxMs : 0
+  return { ...moment, blockedMs, catalog, partitions, frozen, pinnedUntilMs }
 }
 
 /**
@@ -236,7 +255,7 @@ async function byInstanceLock(
   const partitions = await readPartitions(reader, flavor, signal)
   if (mayLock && flavor.performanceLogStatus && unsafe(catalog).length === 0) {
     const moment = await byLogStatus(context, reader, sessions)
-    if (moment) return { ...moment, catalog, partitions, frozen: false }
+    if (moment) return { ...moment, catalog, partitions, frozen: false, pinnedUntilMs: 0 }
   }
   const startMs = systemTime.monotonicMs()
   await guard.query('FLUSH TABLES WITH READ LOCK', { signal })
@@ -244,7 +263,7 @@ async function byInstanceLock(
   await begin(sessions, signal)
   const moment = await readMoment(context, reader, startMs)
   await guard.query('UNLOCK TABLES', { signal })
-  return { ...moment, catalog, partitions, frozen }
+  return { ...moment, catalog, partitions, frozen, pinnedUntilMs: 0 }
 }
 
 async function lockInstance(guard: Session, signal: AbortSignal): Promise<boolean> {
