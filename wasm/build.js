@@ -22,7 +22,7 @@ for (const file of readdirSync(`${here}assembly`).filter((name) => name.endsWith
       '--noAssert',
       '--importMemory',
       '--memoryBase', '1024',
-      '--enable', 'simd,bulk-memory',
+      '--enable', 'simd,relaxed-simd,bulk-memory',
     ],
     { stderr: process.stderr },
   )

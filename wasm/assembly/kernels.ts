@@ -3,6 +3,7 @@
 //
 // Layout of the memory, which the caller owns; caller's data starts at 65536:
 //    8192  reduction table, 256 x u64       10240  removal table, 256 x u64
+//   12288  both tables by half bytes        12800  the window of the lanes: 2 KiB
 //   16384  state of the functions below     20480  one-time key of 32 bytes, then the tag of 16 bytes
 //   32768  scratch memory of those who look at blocks: 32 KiB
 const REDUCE: usize = 8192;
@@ -12,9 +13,6 @@ const STATE: usize = 16384;
 // ---------------------------------------------------------------- Rabin fingerprints
 // The polynomial has degree 53, so a digest has 53 bits and its top byte is the digest shifted by 45.
 const TOP: u64 = 45;
-/** Four lanes of this many bytes run in one loop: independent positions hide the latency of the table loads. */
-const LANE: usize = 16384;
-const FOUND: usize = STATE + 1024;
 
 // @ts-ignore: decorator
 @inline function reduction(top: u64): u64 {
@@ -41,42 +39,166 @@ const FOUND: usize = STATE + 1024;
 }
 
 /**
- * The first position in [p, end] where the fingerprint of the 64 bytes before it has zeros under the mask; 0 if
- * there is none. 64 bytes before p must be readable. Positions depend on these bytes alone, whatever p is.
+ * The first position in [p, end] where the fingerprint of the 64 bytes before it has zeros under the mask, which is
+ * below 2^21; 0 if there is none. 64 bytes before p must be readable. Positions depend on these bytes alone,
+ * whatever p is.
  */
 export function findCut(p: usize, end: usize, mask: u32): usize {
-  let a = digestBefore(p);
-  if (hit(a, mask)) return p;
-  while (p + 4 * LANE <= end) {
-    let b = digestBefore(p + LANE), c = digestBefore(p + 2 * LANE), d = digestBefore(p + 3 * LANE);
-    store<u64>(FOUND, 0);
-    store<u64>(FOUND, 0, 8);
-    for (let q = p - 64, stop = p - 64 + LANE; q < stop; q++) {
-      a = slide(a, load<u8>(q, 64), load<u8>(q));
-      b = slide(b, load<u8>(q, LANE + 64), load<u8>(q, LANE));
-      c = slide(c, load<u8>(q, 2 * LANE + 64), load<u8>(q, 2 * LANE));
-      d = slide(d, load<u8>(q, 3 * LANE + 64), load<u8>(q, 3 * LANE));
-      if (i32(hit(a, mask)) | i32(hit(b, mask)) | i32(hit(c, mask)) | i32(hit(d, mask))) {
-        // The first lane's hit is the earliest of all; a later lane's must wait until the ones before it are done.
-        if (hit(a, mask)) return q + 65;
-        if (hit(b, mask) && !load<u32>(FOUND, 4)) store<u32>(FOUND, q + LANE + 65, 4);
-        if (hit(c, mask) && !load<u32>(FOUND, 8)) store<u32>(FOUND, q + 2 * LANE + 65, 8);
-        if (hit(d, mask) && !load<u32>(FOUND, 12)) store<u32>(FOUND, q + 3 * LANE + 65, 12);
-      }
-    }
-    for (let lane: usize = 4; lane < 16; lane += 4) {
-      const found = load<u32>(FOUND + lane);
-      if (found) return found;
-    }
-    p += 4 * LANE;
-    a = d;
+  for (let lane = laneBytes(end - p); lane > 0; lane = laneBytes(end - p)) {
+    const found = findInLanes(p, lane, mask);
+    if (found) return found;
+    p += LANES * lane;
   }
+  let digest = digestBefore(p);
+  if (hit(digest, mask)) return p;
   while (p < end) {
-    a = slide(a, load<u8>(p), load<u8>(p - 64));
+    digest = slide(digest, load<u8>(p), load<u8>(p - 64));
     p++;
-    if (hit(a, mask)) return p;
+    if (hit(digest, mask)) return p;
   }
   return 0;
+}
+
+// Sixteen lanes of bytes are searched side by side, one in each byte of a vector. A digest is kept three bits to the
+// left, in seven vectors of one byte each: so a step of eight bits is a change of names, and the byte that drops out
+// at the top is a whole one. What that byte and the one that leaves the window add to the digest is looked up by
+// half bytes, for which there is an instruction: the additions of both halves sum up, as everything does here.
+const LANES: usize = 16;
+/** The longest lane: each begins anew with the 64 bytes before it, and a cut makes the rest of all others worthless. */
+const LANE_MAX: usize = 2048;
+/** Of the lower and the upper half of the byte at the top, and of the leaving byte: seven tables of 16 bytes each. */
+const TOP_LOW: usize = 12288;
+const TOP_HIGH: usize = TOP_LOW + 112;
+const LEFT_LOW: usize = TOP_HIGH + 112;
+const LEFT_HIGH: usize = LEFT_LOW + 112;
+/** The last 128 bytes of each lane, 16 bytes of all lanes side by side. */
+const WINDOW: usize = 12800;
+const WINDOW_MASK: usize = 2047;
+const FIRSTS: usize = STATE + 1024;
+/** Rows that are being turned into columns. */
+const WOVEN: usize = STATE + 2048;
+
+// How long the lanes are in which so many bytes are searched: a multiple of 16; 0 when it is not worth it.
+// @ts-ignore: decorator
+@inline function laneBytes(size: usize): usize {
+  const share = size / LANES & ~15;
+  return share < 64 ? 0 : share < LANE_MAX ? share : LANE_MAX;
+}
+
+// @ts-ignore: decorator
+@inline function look(table: usize, plane: usize, half: v128): v128 {
+  return i8x16.relaxed_swizzle(v128.load(table + plane * 16), half);
+}
+
+// @ts-ignore: decorator
+@inline function fromTop(plane: usize, low: v128, high: v128): v128 {
+  return v128.xor(look(TOP_LOW, plane, low), look(TOP_HIGH, plane, high));
+}
+
+// @ts-ignore: decorator
+@inline function fromLeft(plane: usize, low: v128, high: v128): v128 {
+  return v128.xor(look(LEFT_LOW, plane, low), look(LEFT_HIGH, plane, high));
+}
+
+// @ts-ignore: decorator
+@inline function interleave(a: v128, b: v128, upper: bool): v128 {
+  return upper
+    ? i8x16.shuffle(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+    : i8x16.shuffle(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+/** One of four rounds that turn 16 x 16 bytes around: row i and row i + 8 become rows 2i and 2i + 1. */
+function weave(from: usize, to: usize): void {
+  for (let i: usize = 0; i < 128; i += 16) {
+    const a = v128.load(from + i), b = v128.load(from + i + 128);
+    v128.store(to + 2 * i, interleave(a, b, false));
+    v128.store(to + 2 * i, interleave(a, b, true), 16);
+  }
+}
+
+/** Brings 16 bytes of all lanes into the window, which `at` is a place of: byte after byte, those of all lanes together. */
+function gather(p: usize, lane: usize, at: usize): void {
+  for (let i: usize = 0; i < 128; i += 16) {
+    const a = v128.load(p), b = v128.load(p + 8 * lane);
+    v128.store(WOVEN + 2 * i, interleave(a, b, false));
+    v128.store(WOVEN + 2 * i, interleave(a, b, true), 16);
+    p += lane;
+  }
+  weave(WOVEN, WOVEN + 256);
+  weave(WOVEN + 256, WOVEN);
+  weave(WOVEN, WINDOW + at);
+}
+
+/** The same for the positions in [p, p + 16 * lane]. */
+function findInLanes(p: usize, lane: usize, mask: u32): usize {
+  const mask0 = i8x16.splat(<i8>(mask << 3)), mask1 = i8x16.splat(<i8>(mask >> 5)), mask2 = i8x16.splat(<i8>(mask >> 13));
+  const half = i8x16.splat(15), upper5 = i8x16.splat(-8), lower3 = i8x16.splat(7);
+  const zero = i8x16.splat(0);
+  let d0 = zero, d1 = zero, d2 = zero, d3 = zero, d4 = zero, d5 = zero, d6 = zero;
+  // The window before each lane: nothing leaves.
+  for (let q: usize = 0; q < 64; q += 16) {
+    gather(p - 64 + q, lane, q << 4);
+    for (let row: usize = q << 4, stop = row + 256; row < stop; row += 16) {
+      const entering = v128.load(WINDOW + row);
+      const low = v128.and(d6, half), high = v128.and(i16x8.shr_u(d6, 4), half);
+      d6 = v128.xor(d5, fromTop(6, low, high));
+      d5 = v128.xor(d4, fromTop(5, low, high));
+      d4 = v128.xor(d3, fromTop(4, low, high));
+      d3 = v128.xor(d2, fromTop(3, low, high));
+      d2 = v128.xor(d1, fromTop(2, low, high));
+      d1 = v128.xor(v128.xor(d0, fromTop(1, low, high)), v128.and(i16x8.shr_u(entering, 5), lower3));
+      d0 = v128.xor(fromTop(0, low, high), v128.and(i16x8.shl(entering, 3), upper5));
+    }
+  }
+  let firstLanes: u32 = 0;
+  let miss = v128.or(v128.or(v128.and(d0, mask0), v128.and(d1, mask1)), v128.and(d2, mask2));
+  // Only the first lane's own beginning is nobody else's end.
+  if (i8x16.extract_lane_u(miss, 0) == 0) return p;
+  for (let q: usize = 0; q < lane; q += 16) {
+    const begin = (q + 64) << 4 & WINDOW_MASK;
+    gather(p + q, lane, begin);
+    let least = i8x16.splat(-1);
+    for (let row: usize = begin, stop = row + 256; row < stop; row += 16) {
+      const entering = v128.load(WINDOW + row), leaving = v128.load(WINDOW + ((row - 1024) & WINDOW_MASK));
+      const low = v128.and(d6, half), high = v128.and(i16x8.shr_u(d6, 4), half);
+      const leftLow = v128.and(leaving, half), leftHigh = v128.and(i16x8.shr_u(leaving, 4), half);
+      d6 = v128.xor(v128.xor(d5, fromTop(6, low, high)), fromLeft(6, leftLow, leftHigh));
+      d5 = v128.xor(v128.xor(d4, fromTop(5, low, high)), fromLeft(5, leftLow, leftHigh));
+      d4 = v128.xor(v128.xor(d3, fromTop(4, low, high)), fromLeft(4, leftLow, leftHigh));
+      d3 = v128.xor(v128.xor(d2, fromTop(3, low, high)), fromLeft(3, leftLow, leftHigh));
+      d2 = v128.xor(v128.xor(d1, fromTop(2, low, high)), fromLeft(2, leftLow, leftHigh));
+      d1 = v128.xor(
+        v128.xor(v128.xor(d0, fromTop(1, low, high)), fromLeft(1, leftLow, leftHigh)),
+        v128.and(i16x8.shr_u(entering, 5), lower3),
+      );
+      d0 = v128.xor(
+        v128.xor(fromTop(0, low, high), fromLeft(0, leftLow, leftHigh)),
+        v128.and(i16x8.shl(entering, 3), upper5),
+      );
+      miss = v128.or(v128.or(v128.and(d0, mask0), v128.and(d1, mask1)), v128.and(d2, mask2));
+      least = i8x16.min_u(least, miss);
+    }
+    if (i8x16.all_true(least)) continue;
+    // Lanes whose first cut is among these 16 positions; which of them comes first is known at the end.
+    const lanes: u32 = i8x16.bitmask(i8x16.eq(least, zero)) & ~firstLanes;
+    for (let rest = lanes; rest; rest &= rest - 1) store<u32>(FIRSTS + (ctz(rest) << 2), <u32>q);
+    firstLanes |= lanes;
+    // Nobody stands before the first lane.
+    if (lanes & 1) break;
+  }
+  if (!firstLanes) return 0;
+  const first: usize = ctz(firstLanes);
+  return exactCut(p + first * lane + load<u32>(FIRSTS + (first << 2)), mask);
+}
+
+/** The cut that is known to be in [p + 1, p + 16]. */
+function exactCut(p: usize, mask: u32): usize {
+  let digest = digestBefore(p);
+  do {
+    digest = slide(digest, load<u8>(p), load<u8>(p - 64));
+    p++;
+  } while (!hit(digest, mask));
+  return p;
 }
 
 // ---------------------------------------------------------------- Poly1305 (RFC 8439, section 2.5)
@@ -84,7 +206,7 @@ export function findCut(p: usize, end: usize, mask: u32): usize {
 const SUM: usize = STATE;
 const POWERS: usize = STATE + 64; // r, r^2, r^3, r^4: five limbs each
 const POWER4: usize = POWERS + 120;
-const LANES: usize = STATE + 512;
+const LANE_SUMS: usize = STATE + 512;
 const TERM: usize = STATE + 640;
 const LAST: usize = STATE + 768;
 const LOW26: u64 = 0x3ffffff;
@@ -221,10 +343,10 @@ function groupsOfFour(p: usize, groups: usize): void {
     h3 = i32x4.add(h3, v128.and(v128.or(i32x4.shr_u(w2, 14), i32x4.shl(w3, 18)), low26));
     h4 = i32x4.add(h4, v128.or(i32x4.shr_u(w3, 8), bit128));
   }
-  v128.store(LANES, h0); v128.store(LANES, h1, 16); v128.store(LANES, h2, 32); v128.store(LANES, h3, 48); v128.store(LANES, h4, 64);
+  v128.store(LANE_SUMS, h0); v128.store(LANE_SUMS, h1, 16); v128.store(LANE_SUMS, h2, 32); v128.store(LANE_SUMS, h3, 48); v128.store(LANE_SUMS, h4, 64);
   for (let k: usize = 0; k < 40; k += 8) store<u64>(SUM + k, 0);
   for (let lane: usize = 0; lane < 4; lane++) {
-    for (let k: usize = 0; k < 5; k++) store<u64>(TERM + k * 8, <u64>load<u32>(LANES + k * 16 + lane * 4));
+    for (let k: usize = 0; k < 5; k++) store<u64>(TERM + k * 8, <u64>load<u32>(LANE_SUMS + k * 16 + lane * 4));
     multiply(TERM, POWERS + 40 * (3 - lane), TERM);
     for (let k: usize = 0; k < 40; k += 8) store<u64>(SUM + k, load<u64>(SUM + k) + load<u64>(TERM + k));
   }

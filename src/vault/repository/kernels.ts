@@ -1,7 +1,7 @@
 import { inspectorScratchBytes, type InspectorRoom, type WebMemory } from '#base/blocks'
 import { createWebMemory, loadWasm } from '#base/wasm'
 import { copyBytes } from './native-calls.ts'
-import { removalTables } from './polynomial.ts'
+import { polynomialDegree, removalTables } from './polynomial.ts'
 
 type Exports = {
   findCut(p: number, end: number, mask: number): number
@@ -11,6 +11,9 @@ type Exports = {
 }
 
 const pageBytes = 65_536
+const halvesAt = 12_288
+/** One table by half bytes: seven times 16 entries. */
+const halfBytes = 112
 const keyAt = 20_480
 const tagAt = keyAt + 32
 /** What inspectors of foreign blocks work with. */
@@ -61,11 +64,27 @@ export class Kernels {
       this.bytes.writeBigUInt64LE(BigInt.asUintN(64, reduce[i] ?? 0n), 8192 + i * 8)
       this.bytes.writeBigUInt64LE(remove[i] ?? 0n, 10_240 + i * 8)
     }
+    this.#writePlanes(reduce, halvesAt)
+    this.#writePlanes(remove, halvesAt + 2 * halfBytes)
+  }
+
+  /** A table by half bytes, first the lower ones: for each of its digests' seven bytes, 16 entries of one byte. */
+  #writePlanes(table: readonly bigint[], at: number): void {
+    for (let half = 0; half < 16; half++) {
+      for (const [i, byte] of [half, half << 4].entries()) {
+        // What stands above the degree drops out without a table; what is below, three bits to the left.
+        const digest = BigInt.asUintN(polynomialDegree, table[byte] ?? 0n) << 3n
+        for (let plane = 0; plane < 7; plane++) {
+          const value = Number((digest >> BigInt(8 * plane)) & 0xffn)
+          this.bytes[at + i * halfBytes + plane * 16 + half] = value
+        }
+      }
+    }
   }
 
   /**
    * The first position in `[at, end]` of `bytes` where the fingerprint of the 64 bytes before it has zeros
-   * under `mask`; 0 when there is none.
+   * under `mask`, which is below 2^21; 0 when there is none.
    */
   findCut(at: number, end: number, mask: number): number {
     if (this.#polynomial !== undefined) this.#makeTables(this.#polynomial)
