@@ -5,32 +5,35 @@ import { createWebMemory, loadWasm } from '#base/wasm'
 type Exports = {
   checkPages(at: number, count: number, block: number, out: number): number
   makeTables(tables: number): void
-  crc32c(at: number, size: number, before: number, tables: number): number
+  crc32c(at: number, size: number, before: number, tables: number, room: number): number
 }
 
 const tableBytes = 16 * 1024
+const roomBytes = 14 * 1024
 /** Pages of which the answers have room in the scratch memory. */
-export const pagesMax = 8192
+export const pagesMax = 2048
 
 /** CRC-32C and page checksums of bytes that lie in a WebAssembly memory. Of one thread. */
 export class PageSums {
   readonly #calls: Exports
   readonly #tables: number
+  readonly #room: number
   readonly #answers: Buffer
   readonly bytes: Buffer
 
   constructor({ memory, scratchAt, scratchBytes }: InspectorRoom) {
-    assert(scratchBytes >= tableBytes + pagesMax, 'the scratch memory holds tables and answers')
+    assert(scratchBytes >= tableBytes + roomBytes + pagesMax, 'the scratch memory is enough')
     this.#calls = loadWasm('pages', memory) as Exports
     this.bytes = Buffer.from(memory.buffer)
     this.#tables = scratchAt
-    this.#answers = this.bytes.subarray(scratchAt + tableBytes, scratchAt + scratchBytes)
+    this.#room = scratchAt + tableBytes
+    this.#answers = this.bytes.subarray(this.#room + roomBytes, scratchAt + scratchBytes)
     this.#calls.makeTables(scratchAt)
   }
 
   /** The sum over all bytes so far; `before` is that of those before, 0 at the beginning. */
   crc32c(at: number, sizeBytes: number, before = 0): number {
-    return this.#calls.crc32c(at, sizeBytes, before, this.#tables) >>> 0
+    return this.#calls.crc32c(at, sizeBytes, before, this.#tables, this.#room) >>> 0
   }
 
   /** Indexes of the pages that bear a wrong checksum; the first is block `block` of its relation. Some bytes behind are read too. */
