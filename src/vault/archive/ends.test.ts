@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { MemStorage } from '#storage/mem'
 import type { ObjectInfo, Storage } from '#storage'
 import {
+  collect,
   FakeLog,
   position,
   source,
@@ -379,4 +380,41 @@ test('the lease tells at once that durability is less than asked for, since when
     assert.deepEqual(await told(), state)
   }
   assert.equal(await told(), undefined, 'who stops in good order has no commits that could wait')
+})
+
+test('a reader of a long log that asks for what is not there yet lists the end only, and finds what came', async () => {
+  using scratch = new Scratch('ends')
+  const inner = new MemStorage()
+  const segments = 20_000
+  await longLog(inner, segments)
+  const storage = new Listings(inner)
+  const from = segments * 1000
+  await fill(storage, scratch.path, [from, from + 300])
+  const reader = await openReader({ storage, source, reading: keys.reading, signal })
+  const read = async (at: number) => collect(await reader.read(log.segment(at), { signal }))
+  const lookCheaply = async (at: number) => {
+    storage.listed = 0
+    const bytes = await read(at)
+    assert.ok(storage.listed < 60, `${storage.listed} objects listed`)
+    return bytes
+  }
+  assert.equal((await lookCheaply(from)).length, 300)
+  assert.equal((await lookCheaply(from + 1000)).length, 0)
+  // The open segment grows and is folded, another history begins, and the first one goes on beside it.
+  await fill(storage, scratch.path, [from + 300, from + 2500])
+  assert.ok((await lookCheaply(from)).equals(log.bytes(from, from + 1000)))
+  assert.ok((await lookCheaply(from + 2000)).equals(log.bytes(from + 2000, from + 2500)))
+  const other = new FakeLog({ history: 'h2' })
+  {
+    await using writer = await openWriter(
+      writerOptions(keys, storage, scratch.path, { listingLateMs: 0 }),
+      signal,
+    )
+    const first = from + 3000
+    await writer.append(other.block(first, first + 400), { signal })
+    await writer.flush({ signal })
+  }
+  assert.ok((await lookCheaply(from + 3000)).equals(other.bytes(from + 3000, from + 3400)))
+  // What was there before is still known, and read: these are no real objects.
+  await assert.rejects(lookCheaply(0), /first line is not that of age/)
 })

@@ -65,13 +65,25 @@ export async function listLogFrom(
   from: ListFrom,
   signal: AbortSignal,
 ): Promise<StoredObject[]> {
-  const objects: StoredObject[] = []
+  const place = ({ history, first }: ListMark) =>
+    `${historyFolder(source, history)}${encodeText(first)}`
   // `.` is the character behind the hyphen that follows a position in a name.
-  const marks = new Map(from.past.map((mark) => [mark.history, `${encodeText(mark.first)}.`]))
-  marks.set(from.history, encodeText(from.first))
+  const marks = new Map(from.past.map((mark) => [mark.history, `${place(mark)}.`]))
+  marks.set(from.history, place(from))
+  return listLogBehind(storage, source, marks, signal)
+}
+
+/** Lists each history behind the key that is given for it, and those whole that none is given for. */
+export async function listLogBehind(
+  storage: Storage,
+  source: string,
+  marks: ReadonlyMap<string, string>,
+  signal: AbortSignal,
+): Promise<StoredObject[]> {
+  const objects: StoredObject[] = []
   for (const history of await listHistories(storage, source, signal)) {
     const folder = historyFolder(source, history)
-    const after = `${folder}${marks.get(history) ?? ''}`
+    const after = marks.get(history) ?? folder
     for await (const info of storage.list(folder, { after, signal })) {
       const name = parseKey(info.key)
       if (name) objects.push({ ...name, ...info })
@@ -101,7 +113,8 @@ async function listHistories(
   }
 }
 
-function bySequence(a: StoredObject, b: StoredObject): number {
+/** By sequence, the widest first. */
+export function bySequence(a: StoredObject, b: StoredObject): number {
   return (
     a.sequenceFirst - b.sequenceFirst ||
     b.sequenceLast - a.sequenceLast ||

@@ -1,5 +1,12 @@
 import type { Storage } from '#storage'
-import { type Cover, listLog, readHeads, type StoredObject } from './inventory.ts'
+import {
+  bySequence,
+  type Cover,
+  listLog,
+  listLogBehind,
+  readHeads,
+  type StoredObject,
+} from './inventory.ts'
 import type { Trust } from './object.ts'
 import { follows } from './record.ts'
 import { settledCover } from './settle.ts'
@@ -22,6 +29,8 @@ export type Stretch = {
 }
 
 export type LogIndex = {
+  /** All that was listed, by sequence. */
+  readonly objects: readonly StoredObject[]
   readonly stretches: readonly Stretch[]
   readonly strangers: readonly string[]
   /** Other objects with a number that is taken: not part of the log. */
@@ -40,6 +49,33 @@ export async function readIndex(
   signal: AbortSignal,
 ): Promise<LogIndex> {
   const { objects, strangers } = await listLog(storage, source, signal)
+  return putInOrder(objects, strangers, { storage, trust, signal })
+}
+
+/**
+ * The index as it is by now, where the log may have grown: each history is listed behind its newest whole segment only,
+ * however long the log is. What was there before that is taken to be there still: whoever reads it will see.
+ */
+export async function readIndexAgain(
+  known: LogIndex,
+  source: string,
+  how: { readonly storage: Storage; readonly trust: Trust; readonly signal: AbortSignal },
+): Promise<LogIndex> {
+  const marks = new Map<string, string>()
+  for (const { history, segments } of known.stretches) {
+    const full = segments.findLast(({ objects }) => objects[0]?.kind === 'full')?.objects[0]
+    if (full) marks.set(history, full.key)
+  }
+  const kept = known.objects.filter(({ history, key }) => key <= (marks.get(history) ?? ''))
+  const fresh = await listLogBehind(how.storage, source, marks, how.signal)
+  return putInOrder([...kept, ...fresh].sort(bySequence), known.strangers, how)
+}
+
+async function putInOrder(
+  objects: readonly StoredObject[],
+  strangers: readonly string[],
+  { storage, trust, signal }: How,
+): Promise<LogIndex> {
   const settled = await settleRivals(
     await settledCover(objects, { storage, trust, signal }),
     storage,
@@ -50,6 +86,7 @@ export async function readIndex(
   const declared = await beginsDeclaredHole(cut, { storage, trust, signal })
   const { kept, leftovers } = declared ? { kept: settled.chosen, leftovers: [] } : cut
   return {
+    objects,
     stretches: stretchesOf(kept, settled.covered),
     strangers,
     rivals: settled.rivals,

@@ -1,7 +1,13 @@
 import { assert, Fault, isFault } from '#base/faults'
 import type { Commit, LogBlock, LogReader, LogSegment, Position } from '#change'
 import type { Storage } from '#storage'
-import { type IndexedSegment, type LogIndex, readIndex, type Stretch } from './log-index.ts'
+import {
+  type IndexedSegment,
+  type LogIndex,
+  readIndex,
+  readIndexAgain,
+  type Stretch,
+} from './log-index.ts'
 import { readHeads, type StoredObject } from './inventory.ts'
 import { openObject, type Reading, readHead, unpack } from './object.ts'
 import type { Piece } from './piece.ts'
@@ -38,7 +44,7 @@ export async function openReader(options: ReaderOptions): Promise<ArchiveReader>
   return new ArchiveReader(options, await readIndex(storage, source, reading, signal))
 }
 
-/** The archived log of one source, as it stood when it was listed; asking for an unknown segment lists again. */
+/** The archived log of one source, as it stood when it was listed; asking for an unknown segment lists its end again. */
 export class ArchiveReader implements LogReader {
   readonly #storage: Storage
   readonly #source: string
@@ -73,7 +79,8 @@ export class ArchiveReader implements LogReader {
     let found = this.#find(segment, history)
     // A segment that is still in parts may have grown.
     if (!found || found.objects.some(({ kind }) => kind !== 'full')) {
-      this.#index = await readIndex(this.#storage, this.#source, this.#reading, signal)
+      const how = { storage: this.#storage, trust: this.#reading, signal }
+      this.#index = await readIndexAgain(this.#index, this.#source, how)
       found = this.#find(segment, history)
     }
     const offset = found?.objects[0]?.offset ?? 0
