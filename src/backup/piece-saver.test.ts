@@ -31,7 +31,8 @@ async function* reused(
 test('streams of several pieces come back byte by byte, small and empty ones too', async () => {
   const repository = await open()
   await using saver = await repository.openSaver({ signal, workers: 2 })
-  const pieces = new PieceSaver(saver, createProgress('test'))
+  const progress = createProgress('test')
+  const pieces = new PieceSaver(saver, progress)
   const sizes = [0, 1, 99_999, 16 * 2 ** 20, 35_000_001]
   const saved = new Map<number, readonly string[]>()
   for (const size of sizes) {
@@ -42,6 +43,8 @@ test('streams of several pieces come back byte by byte, small and empty ones too
   }
   await pieces.idle()
   await saver.finish()
+  const total = sizes.reduce((a, b) => a + b)
+  assert.equal(progress.doneBytes, total, 'each byte is counted once')
   await repository.loadIndex({ signal })
   for (const size of sizes) {
     const expected = Buffer.concat(

@@ -56,7 +56,9 @@ export async function openArchiveAt(
     throw fromSystem(error, `read the archiver file ${file}`)
   })
   const storage = await findVault(openStorage(address.url, { signal }))
-  return findVault(openForArchiving(storage, { state, signal, log }))
+  return findVault(
+    openForArchiving(storage, { state, what: `the archiver file ${file}`, signal, log }),
+  )
 }
 
 /** A vault by its address, or one that the caller has open and will close. */

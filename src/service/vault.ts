@@ -2,7 +2,7 @@ import { open, unlink } from 'node:fs/promises'
 import type { Surroundings, VaultAddress } from './open.ts'
 import { findVault, openVaultAt, readPassword } from './open.ts'
 import { openStorage } from '#storage/all'
-import { fromSystem } from '#base/faults'
+import { Fault, fromSystem, isFault } from '#base/faults'
 import { initVault, type Snapshot, type Vault, type VaultKey } from '#vault'
 import { readNodes } from '#vault/repository/tree-reader'
 
@@ -90,9 +90,7 @@ export async function changeKeys(
       await enrol(vault, action, around)
       break
     case 'strike': {
-      const { id } = action
-      const known = vault.keys.enrolled().find((key) => key.id === id || key.name === id)
-      await vault.keys.strike(known?.id ?? id, around)
+      await vault.keys.strike(action.id, around)
       break
     }
   }
@@ -117,7 +115,12 @@ async function enrol(
 ): Promise<void> {
   const doing = `write the archiver file ${file}`
   const handle = await open(file, 'wx', 0o600).catch((error: unknown) => {
-    throw fromSystem(error, doing)
+    const fault = fromSystem(error, doing)
+    if (!isFault(fault, 'exists')) throw fault
+    throw new Fault('exists', `${doing}: there is one already`, {
+      hint: 'It may be the key of a host that archives: name another file.',
+      cause: error,
+    })
   })
   try {
     const list = sources.length > 0 ? sources : undefined

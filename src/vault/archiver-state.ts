@@ -1,3 +1,4 @@
+import { Fault } from '#base/faults'
 import { parseRecipient, type Recipient } from './archive/age/keys.ts'
 import { Fields } from './fields.ts'
 import { formatSigner, parseSigner, type Signer } from './signing.ts'
@@ -21,12 +22,18 @@ export function formatArchiverState(state: ArchiverState): string {
   return `${JSON.stringify(value, undefined, 1)}\n`
 }
 
-export function parseArchiverState(text: string): ArchiverState {
-  const fields = Fields.parse(text, 'the archiver state')
-  return {
-    vault: fields.text('vault'),
-    rootPublicKey: fields.text('rootPublicKey'),
-    recipients: fields.list('recipients').map((one) => parseRecipient(String(one))),
-    signer: parseSigner(fields.text('signingKey')),
+/** Reads it back; `what` names it in messages. */
+export function parseArchiverState(text: string, what: string): ArchiverState {
+  const fields = Fields.parse(text, what)
+  try {
+    return {
+      vault: fields.text('vault'),
+      rootPublicKey: fields.text('rootPublicKey'),
+      recipients: fields.list('recipients').map((one) => parseRecipient(String(one))),
+      signer: parseSigner(fields.text('signingKey')),
+    }
+  } catch (error) {
+    if (!(error instanceof Fault) || error.message.includes(what)) throw error
+    throw new Fault(error.code, `read ${what}: ${error.message}`, { cause: error })
   }
 }

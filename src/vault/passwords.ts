@@ -46,15 +46,15 @@ export interface VaultKeys {
   remove(name: string, options: Options): Promise<void>
   /**
    * Makes a signing key for a host that only archives, and returns the state that the host keeps, as text: whoever
-   * has it can write the log of those sources, and read nothing.
+   * has it can write the log of those sources, and read nothing. `exists` when the name is taken.
    */
   enrol(
     name: string,
     options: Options & { readonly sources?: readonly string[] | undefined },
   ): Promise<string>
   enrolled(): readonly EnrolledKey[]
-  /** No longer believes an archiver: nothing that it ever signed. */
-  strike(id: string, options: Options): Promise<void>
+  /** No longer believes an archiver, by its key's id or its name: nothing that it ever signed. */
+  strike(idOrName: string, options: Options): Promise<void>
   /** What is wrong with the records of the passwords; the files that they are about are checked by opening. */
   check(options: Options): Promise<LogFinding[]>
 }
@@ -166,8 +166,15 @@ export class OpenKeys implements VaultKeys {
     options: Options & { readonly sources?: readonly string[] | undefined },
   ): Promise<string> {
     const { signal, sources } = options
-    const signer = createSigner()
     const { vault, root, identity } = this.#named.secrets
+    const known = this.#keyring.list().find((key) => key.kind === 'archiver' && key.name === name)
+    if (known) {
+      const doing = `enrol ${name} at ${this.#storage.url}`
+      throw new Fault('exists', `${doing}: an archiver of that name is enrolled, key ${known.id}`, {
+        hint: `Strike it off first if it is to be replaced (vault key strike ${known.id}): what it wrote is then not believed any more. Or choose another name.`,
+      })
+    }
+    const signer = createSigner()
     const enrolment = { name, publicKey: publicText(signer), sources }
     await enrolKey(this.#storage, enrolment, root, { signal })
     this.#keyring.add(enrolment.publicKey, { kind: 'archiver', name, sources })
@@ -183,13 +190,26 @@ export class OpenKeys implements VaultKeys {
     return this.#keyring.list()
   }
 
-  async strike(id: string, { signal }: Options): Promise<void> {
-    const known = this.#keyring.list().find((key) => key.id === id)
-    if (known?.kind !== 'archiver') {
-      throw new Fault('missing', `strike key ${id} off: no archiver has it`)
+  async strike(idOrName: string, { signal }: Options): Promise<void> {
+    const archivers = this.#keyring.list().filter(({ kind }) => kind === 'archiver')
+    const byId = archivers.find(({ id }) => id === idOrName)
+    const found = byId ? [byId] : archivers.filter(({ name }) => name === idOrName)
+    const [archiver] = found
+    const doing = `strike archiver ${idOrName} off at ${this.#storage.url}`
+    const list = (keys: typeof archivers) =>
+      keys.map(({ id, name }) => `${name} (${id})`).join(', ')
+    if (!archiver) {
+      throw new Fault('missing', `${doing}: there is none`, {
+        hint: archivers.length > 0 ? `The archivers are: ${list(archivers)}.` : undefined,
+      })
     }
-    await strikeKey(this.#storage, id, { signal })
-    this.#keyring.remove(id)
+    if (found.length > 1) {
+      throw new Fault('usage', `${doing}: ${found.length} archivers have that name`, {
+        hint: `Give the key of one of them: ${list(found)}.`,
+      })
+    }
+    await strikeKey(this.#storage, archiver.id, { signal })
+    this.#keyring.remove(archiver.id)
   }
 
   /**

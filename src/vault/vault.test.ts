@@ -9,7 +9,8 @@ import { encryptTo } from './archive/age/age.ts'
 import { openIdentity } from './identity.ts'
 import { initRepository } from './repository/open.ts'
 import { formatSignedJson } from './signed-json.ts'
-import { createSigner } from './signing.ts'
+import { createSigner, publicText } from './signing.ts'
+import { enrolKey } from './trust.ts'
 import { initVault, openForArchiving, openVault } from './vault.ts'
 
 const { signal } = new AbortController()
@@ -385,4 +386,67 @@ test('a catalog record that could not be read back is refused before it is writt
   }
   await assert.rejects(vault.catalog.addProof(proof, { signal }), /tookMs/)
   assert.deepEqual(await vault.catalog.proofs(source, { signal }), [])
+})
+
+test('an archiver is enrolled once under a name, and struck off by its name or its key', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  await vault.keys.enrol('db7', { signal })
+  const [, first] = vault.keys.enrolled()
+  await assert.rejects(vault.keys.enrol('db7', { signal }), (error) => {
+    assert.ok(isFault(error, 'exists'))
+    assert.match(error.message, /^enrol db7 at mem:.*: an archiver of that name is enrolled, key /)
+    assert.match(error.hint ?? '', new RegExp(`vault key strike ${first?.id}`))
+    return true
+  })
+  await assert.rejects(vault.keys.strike('db8', { signal }), (error) => {
+    assert.ok(isFault(error, 'missing'))
+    assert.equal(error.hint, `The archivers are: db7 (${first?.id}).`)
+    return true
+  })
+  // Two of one name are of before names had to differ.
+  const { root } = (await openIdentity(storage, password, { signal })).secrets
+  const publicKey = publicText(createSigner())
+  await enrolKey(storage, { name: 'db7', publicKey }, root, { signal })
+  const again = await open(storage)
+  await assert.rejects(again.keys.strike('db7', { signal }), (error) => isFault(error, 'usage'))
+  await again.keys.strike(first?.id ?? '', { signal })
+  await again.keys.strike('db7', { signal })
+  assert.equal(again.keys.enrolled().length, 1)
+  await again.keys.enrol('db7', { signal })
+})
+
+test('a bad archiver state, and one of another vault, are named by the file that they came from', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  const good = await vault.keys.enrol('db7', { signal })
+  const what = 'the archiver file /etc/db7.key'
+  const flaws: readonly (readonly [string, RegExp])[] = [
+    ['', /it is no JSON/],
+    ['{}', /vault/],
+    [good.replace(/"signingKey": "../, '"signingKey": "'), /signing key/],
+    [good.replace('age1', 'age2'), /recipient/],
+    [good.replace(vault.id, 'f'.repeat(32)), /it is not vault f+, which/],
+  ]
+  for (const [state, said] of flaws) {
+    await assert.rejects(openForArchiving(storage, { state, what, signal }), (error) => {
+      assert.ok(isFault(error))
+      assert.match(error.message, /the archiver file \/etc\/db7\.key/)
+      assert.match(error.message, said)
+      return true
+    })
+  }
+})
+
+test('a password whose repository key is gone is not called wrong: what is gone is named', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  await vault.keys.add('deputy', 'battery staple', { signal })
+  await storage.delete(`keys/${vault.repository.keyId}`)
+  await assert.rejects(open(storage), (error) => {
+    assert.ok(isFault(error, 'corrupt'))
+    assert.match(error.message, /keys\/[0-9a-f]{64}, which belongs to password main, is gone/)
+    return true
+  })
+  await open(storage, 'battery staple')
 })

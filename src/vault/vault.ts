@@ -1,4 +1,4 @@
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import { randomHex } from '#base/ids'
 import { type Log, silentLog } from '#base/log'
 import type { Storage } from '#storage'
@@ -98,6 +98,18 @@ export async function openVault(
     passwordCost: cost?.repository,
     known: masterKeys === undefined ? undefined : { keyId, masterKeys },
     lockWait: lockWaitMs === undefined ? undefined : sayingWait(lockWaitMs, log),
+  }).catch(async (error: unknown) => {
+    if (!isFault(error, 'wrong-key') || (await storage.stat(`keys/${keyId}`, { signal })))
+      throw error
+    // The password fits: it opened the identity.
+    throw new Fault(
+      'corrupt',
+      `open the vault at ${storage.url}: keys/${keyId}, which belongs to password ${named.name}, is gone`,
+      {
+        hint: 'Open the vault with another of its passwords, or bring that object back from a copy of the vault.',
+        cause: error,
+      },
+    )
   })
   return assemble(storage, repository, named, options)
 }
@@ -109,15 +121,22 @@ function sayingWait(ms: number, log: Log): LockWait {
 /** Opens a vault for archiving alone, with the state that `keys.enrol` gave out. */
 export async function openForArchiving(
   storage: Storage,
-  options: Options & { readonly state: string },
+  options: Options & {
+    readonly state: string
+    /** What the state is called in messages: the file that it came from. */
+    readonly what?: string | undefined
+  },
 ): Promise<ArchiveOnly> {
-  const { signal } = options
-  const state = parseArchiverState(options.state)
+  const { signal, what = 'the archiver state' } = options
+  const state = parseArchiverState(options.state, what)
   const onBad = warnOfEnrolment(options.log)
   const keyring = await readKeyring(storage, state.rootPublicKey, { signal, onBad })
   const record = await readVaultRecord(storage, keyring, { signal })
   if (record?.vault !== state.vault) {
-    throw new Fault('forged', `open the vault at ${storage.url}: it is not vault ${state.vault}`)
+    throw new Fault(
+      'forged',
+      `open the vault at ${storage.url}: it is not vault ${state.vault}, which ${what} is of`,
+    )
   }
   const { vault, recipients, signer } = { ...state, recipients: record.recipients }
   const sealing = { vault, recipients, signer }
