@@ -1,6 +1,7 @@
 import { backupVerb } from './backup.ts'
 import { demoVerb } from './demo.ts'
 import { inspectVerb } from './inspect.ts'
+import { migrateVerb } from './migrate.ts'
 import { protectVerb } from './protect.ts'
 import { restoreVerb } from './restore.ts'
 import { vaultGroup } from './vault.ts'
@@ -12,6 +13,7 @@ import { windowVerb } from './window.ts'
 export const verbs: readonly (Verb | VerbGroup)[] = [
   demoVerb,
   inspectVerb,
+  migrateVerb,
   protectVerb,
   backupVerb,
   windowVerb,

@@ -1,0 +1,354 @@
+import { randomHex } from '#base/ids'
+import { assert, Fault } from '#base/faults'
+import type { Log } from '#base/log'
+import type { Progress } from '#base/progress'
+import { systemTime, type Time } from '#base/time'
+import type { Position } from '#change'
+import type { CopySource, CopyTarget } from '#change/copy'
+import type { Finding } from '#change/finding'
+import type {
+  ObjectName,
+  Phase,
+  Schema,
+  SchemaObject,
+  SchemaSource,
+  SchemaTarget,
+  Selection,
+} from '#change/schema'
+import { copyRows } from './copy.ts'
+import { type At, decide, type LinkAction, type LinkEvent, newLink } from './link.ts'
+import { makeStage } from './schema.ts'
+import { type Choices, createSelection, selectionFindings } from './selection.ts'
+import { hasState, type LinkStore, openState, type Plan } from './state.ts'
+import { type Rate, Throttle } from './throttle.ts'
+
+/** What a link asks of the data system at one of its ends; an engine is one. */
+export interface LinkEnd {
+  readonly facts: { readonly engine: string; readonly flavor: string; readonly version: string }
+  readonly schema?: (SchemaSource & SchemaTarget) | undefined
+  readonly rows?: (CopySource & CopyTarget) | undefined
+  probe(
+    use: 'migrate-from' | 'migrate-to',
+    options: { readonly signal: AbortSignal },
+  ): Promise<Finding[]>
+}
+
+/** What the user asked for; on a resume what is left out is as recorded. */
+export type Asked = {
+  readonly [Name in keyof Choices]?: Choices[Name] | undefined
+} & { readonly phases?: readonly Phase[] | undefined }
+
+/** Everything that was found before anything is written. */
+export type Preview = {
+  readonly findings: readonly Finding[]
+  readonly objects: readonly SchemaObject[]
+  readonly tables: Schema['tables']
+}
+
+export type MigrateOptions = {
+  readonly source: LinkEnd
+  readonly target: LinkEnd
+  /** Both ends, without secrets and logins: `mysql://db:3306/`. */
+  readonly from: string
+  readonly to: string
+  readonly asked: Asked
+  readonly stateDirectory: string
+  readonly resume: boolean
+  readonly dryRun: boolean
+  readonly parallel: number
+  readonly rate?: Rate | undefined
+  /** Called once, before anything is written; not on a resume. */
+  readonly onPreview: (preview: Preview) => void
+  /** What the link decided. */
+  readonly onSaid: (said: string, at: At) => void
+  readonly progress: Progress
+  readonly chunkBytes?: number | undefined
+  readonly time?: Time | undefined
+  readonly log: Log
+  readonly signal: AbortSignal
+}
+
+export type MigratedTable = {
+  readonly name: ObjectName
+  readonly target: ObjectName
+  readonly rows: bigint
+  readonly bytes: number
+  readonly tookMs: number
+}
+
+export type Migrated = {
+  readonly done: boolean
+  readonly from: string
+  readonly to: string
+  readonly phases: readonly Phase[]
+  /** What the rows are as of: one position, unless readers of the source were lost. */
+  readonly positions: readonly Position[]
+  readonly objects: Readonly<Record<string, number>>
+  readonly tables: readonly MigratedTable[]
+  readonly findings: readonly Finding[]
+}
+
+/**
+ * Brings schema and rows of one data system to another, and can be killed at any moment: `resume` goes on. Throws `refused`
+ * when a finding blocks, `exists` and `missing` when the state directory is not as `resume` says, `locked` when another
+ * process uses it, `usage` when it belongs to other ends or choices.
+ */
+export async function migrate(options: MigrateOptions): Promise<Migrated> {
+  using link = new Migration(options)
+  return await link.run()
+}
+
+class Migration implements Disposable {
+  readonly #options: MigrateOptions
+  readonly #time: Time
+  #store: LinkStore | undefined
+  #choices: Choices = { include: [], exclude: [], map: '', accounts: false }
+  #phases: readonly Phase[]
+  #preview: Preview = { findings: [], objects: [], tables: [] }
+
+  constructor(options: MigrateOptions) {
+    this.#options = options
+    this.#time = options.time ?? systemTime
+    const { phases, ...choices } = options.asked
+    this.#phases = phases ?? ['schema', 'copy']
+    this.#choices = { ...this.#choices, ...given(choices) }
+  }
+
+  async run(): Promise<Migrated> {
+    const { resume, stateDirectory, onSaid, log } = this.#options
+    if (hasState(stateDirectory)) this.#store = await openState(stateDirectory)
+    const recorded = this.#store?.at
+    if (resume && recorded !== undefined) this.#recall()
+    let state = newLink(this.#phases)
+    let event: LinkEvent = { kind: 'begun', recorded, resume }
+    for (;;) {
+      const decision = decide(state, event)
+      // Recorded before it is done: whoever comes after a crash does it again, and nothing else.
+      if (decision.state.at !== state.at) await this.#record(decision.state.at)
+      state = decision.state
+      onSaid(decision.said, state.at)
+      log.debug(decision.said, { at: state.at })
+      const next = await this.#perform(decision.action)
+      if (next === undefined) return this.#result(state.at === 'done')
+      event = next
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#store?.[Symbol.dispose]()
+  }
+
+  /** What was chosen when the link began holds for all its life. */
+  #recall(): void {
+    const plan = this.#plan()
+    const { from, to, asked, stateDirectory } = this.#options
+    const other = (what: string) =>
+      new Fault('usage', `resume: the state in ${stateDirectory} is of ${what}`, {
+        hint: 'Name the same ends and choices as when it began, or leave the choices out.',
+      })
+    if (plan.from !== from || plan.to !== to) throw other(`${plan.from} to ${plan.to}`)
+    const recorded: Readonly<Record<string, unknown>> = { ...plan.choices, phases: plan.phases }
+    for (const [name, value] of Object.entries(given(asked))) {
+      if (JSON.stringify(recorded[name]) !== JSON.stringify(value)) throw other(`another --${name}`)
+    }
+    this.#choices = plan.choices
+    this.#phases = plan.phases
+  }
+
+  async #record(at: At): Promise<void> {
+    assert(at !== 'new', 'a link is new once')
+    if (at === 'planned') return
+    this.#opened().stand(at)
+  }
+
+  async #perform(action: LinkAction): Promise<LinkEvent | undefined> {
+    const { signal, progress, target } = this.#options
+    signal.throwIfAborted()
+    switch (action.kind) {
+      case 'check':
+        return this.#check()
+      case 'record':
+        await this.#recordPlan()
+        return { kind: 'recorded' }
+      case 'make': {
+        progress.phase = `make ${action.stage}`
+        const schema = needed(target.schema, 'make tables')
+        await makeStage(action.stage, { store: this.#opened(), target: schema, progress, signal })
+        return { kind: 'made', stage: action.stage }
+      }
+      case 'copy':
+        progress.phase = 'copy'
+        await this.#copy()
+        return { kind: 'copied' }
+      case 'tidy':
+        await this.#tidy()
+        return { kind: 'tidied' }
+      case 'end':
+        return undefined
+      case 'refuse': {
+        const { code, why, hint } = action
+        throw new Fault(code, `migrate to ${this.#options.to}: ${why}`, {
+          hint: this.#withState(hint),
+        })
+      }
+      default:
+        return action satisfies never
+    }
+  }
+
+  async #check(): Promise<LinkEvent> {
+    const { source, target, signal, dryRun, onPreview } = this.#options
+    const findings = [
+      ...(await source.probe('migrate-from', { signal })),
+      ...(await target.probe('migrate-to', { signal })),
+    ]
+    refuseOtherEngine(source, target)
+    const from = needed(source.schema, 'read the schema')
+    const to = needed(target.schema, 'make tables')
+    const schema = await from.readSchema(this.#selection(), { signal })
+    findings.push(...schema.findings, ...selectionFindings(this.#choices, schema))
+    findings.push(...(await to.checkSchema(schema, { phases: this.#phases, signal })))
+    if (schema.tables.length === 0 && schema.objects.length === 0) {
+      const said = 'there is nothing to carry: the source has no such objects'
+      findings.push({ severity: 'blocks', code: 'nothing-selected', said })
+    }
+    const { objects, tables } = schema
+    this.#preview = { findings, objects, tables }
+    onPreview(this.#preview)
+    const blocking = findings.filter(({ severity }) => severity === 'blocks').length
+    return { kind: 'checked', blocking, dryRun }
+  }
+
+  async #recordPlan(): Promise<void> {
+    const { from, to, stateDirectory } = this.#options
+    this.#store ??= await openState(stateDirectory)
+    // Another process began there meanwhile, or this is a resume of a link that did not come further.
+    if (this.#store.at !== undefined && this.#options.resume) return
+    if (this.#store.at !== undefined) {
+      throw new Fault(
+        'locked',
+        `record the plan in ${stateDirectory}: another migration began there`,
+      )
+    }
+    const { objects, tables, findings } = this.#preview
+    this.#store.record({
+      id: randomHex(8),
+      from,
+      to,
+      choices: this.#choices,
+      phases: this.#phases,
+      objects: this.#phases.includes('schema') ? objects : [],
+      tables: this.#phases.includes('copy') ? tables : [],
+      findings,
+    })
+  }
+
+  async #copy(): Promise<void> {
+    const { source, target, parallel, rate, progress, chunkBytes, log, signal } = this.#options
+    await copyRows({
+      source: { schema: needed(source.schema, 'read'), rows: needed(source.rows, 'read rows') },
+      target: { schema: needed(target.schema, 'make'), rows: needed(target.rows, 'take rows') },
+      store: this.#opened(),
+      link: this.#plan().id,
+      selection: this.#selection(),
+      makes: this.#phases.includes('schema'),
+      throttle: rate && new Throttle(rate, this.#time),
+      parallel,
+      progress,
+      chunkBytes,
+      time: this.#time,
+      log,
+      signal,
+    })
+    this.#findSeveralPositions()
+  }
+
+  /** Tables that were whole before a reader was lost are older than those that came after. */
+  #findSeveralPositions(): void {
+    const store = this.#opened()
+    const used = store.runs().filter((run) => run.used)
+    const stamps = new Set(used.map(({ run, stamp }) => stamp ?? `run ${run}`))
+    if (stamps.size < 2) return
+    store.addFinding({
+      severity: 'warns',
+      code: 'several-positions',
+      said: 'the copy was interrupted: not all tables are as of one position of the source',
+      mend: 'compare both sides, or copy again while nobody writes',
+    })
+  }
+
+  async #tidy(): Promise<void> {
+    const { target, parallel, log, signal } = this.#options
+    const store = this.#opened()
+    const rows = needed(target.rows, 'take rows')
+    const run = Math.max(0, store.runs().length - 1)
+    await using writer = await rows.openCopy({ link: this.#plan().id, run, parallel, log, signal })
+    const tables = store.tables().map(({ shape }) => shape)
+    await writer.finish(tables, { signal })
+  }
+
+  #result(done: boolean): Migrated {
+    const { from, to } = this.#options
+    const store = this.#store
+    const used = store?.runs().filter((run) => run.used) ?? []
+    const positions = used.flatMap(({ position }) => position ?? [])
+    const tables = store?.tables() ?? []
+    return {
+      done,
+      from,
+      to,
+      phases: this.#phases,
+      positions: positions.filter(
+        (position, index) => positions.findIndex(({ at }) => at === position.at) === index,
+      ),
+      objects: store?.madeKinds() ?? {},
+      tables: tables.map(({ shape, result }) => ({
+        name: shape.name,
+        target: shape.target,
+        ...(result ?? { rows: 0n, bytes: 0, tookMs: 0 }),
+      })),
+      findings: [
+        ...(store?.plan()?.findings ?? this.#preview.findings),
+        ...(store?.laterFindings() ?? []),
+      ],
+    }
+  }
+
+  #selection(): Selection {
+    return createSelection(this.#choices)
+  }
+
+  #plan(): Plan {
+    const plan = this.#opened().plan()
+    assert(plan !== undefined, 'a link that goes on has a plan')
+    return plan
+  }
+
+  #opened(): LinkStore {
+    assert(this.#store !== undefined, 'a link that was planned has a state')
+    return this.#store
+  }
+
+  #withState(hint: string): string {
+    return this.#store === undefined ? hint : `${hint} (--state ${this.#options.stateDirectory})`
+  }
+}
+
+/** Only what was said, so that it does not hide what is recorded. */
+function given(asked: Asked): Partial<Choices> {
+  return Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined))
+}
+
+function refuseOtherEngine(source: LinkEnd, target: LinkEnd): void {
+  const [from, to] = [source.facts, target.facts]
+  if (from.engine === to.engine) return
+  const pair = `${from.flavor} to ${to.flavor}`
+  throw new Fault('unsupported', `migrate from ${pair}: these do not read each other yet`, {
+    hint: 'Today data moves within the MySQL family, and from PostgreSQL to PostgreSQL.',
+  })
+}
+
+function needed<T>(port: T | undefined, doing: string): T {
+  if (port !== undefined) return port
+  throw new Fault('unsupported', `${doing}: this engine cannot do it yet`)
+}

@@ -1,0 +1,68 @@
+import type { Progress } from '#base/progress'
+import type { ObjectName, SchemaObject, SchemaTarget, Stage, TableShape } from '#change/schema'
+import { formatName } from './selection.ts'
+import type { LinkStore } from './state.ts'
+
+export type Making = {
+  readonly store: LinkStore
+  readonly target: SchemaTarget
+  readonly progress: Progress
+  readonly signal: AbortSignal
+}
+
+/** Makes what is not made yet of a stage. */
+export async function makeStage(stage: Stage, making: Making): Promise<void> {
+  await make(making.store.objects(stage), making)
+}
+
+/**
+ * Makes the objects of one table that need nothing of another: the others are made when all tables are there
+ * (a partition's index that is attached to its parent's).
+ */
+export async function makeTableObjects(table: ObjectName, making: Making): Promise<void> {
+  const { store } = making
+  await make(withoutOthers(store.ownObjects(table), store), making)
+}
+
+/** The objects whose needs are made already, or among those that stay. */
+function withoutOthers(own: readonly SchemaObject[], store: LinkStore): readonly SchemaObject[] {
+  const ids = new Set(own.map(({ id }) => id))
+  const kept = own.filter(({ needs }) =>
+    needs.every((need) => ids.has(need) || !store.isUnmade(need)),
+  )
+  return kept.length === own.length ? kept : withoutOthers(kept, store)
+}
+
+async function make(objects: readonly SchemaObject[], making: Making): Promise<void> {
+  if (objects.length === 0) return
+  const { store, target, progress, signal } = making
+  const made: string[] = []
+  try {
+    const onMade = ({ id }: SchemaObject) => void made.push(id)
+    await target.makeObjects(objects, { signal, progress, onMade })
+  } finally {
+    store.made(made)
+  }
+}
+
+/** What differs of the tables of two readings, in a few words; undefined when rows of one fit the other. */
+export function shapesDiffer(
+  planned: readonly TableShape[],
+  found: readonly TableShape[],
+): string | undefined {
+  const now = new Map(found.map((table) => [JSON.stringify(table.name), table]))
+  for (const table of planned) {
+    const key = JSON.stringify(table.name)
+    const other = now.get(key)
+    if (!other) return `table ${formatName(table.name)} went away`
+    if (fingerprint(other) !== fingerprint(table)) return `table ${formatName(table.name)} changed`
+    now.delete(key)
+  }
+  const [added] = now.values()
+  return added && `table ${formatName(added.name)} was made`
+}
+
+/** What rows depend on: not the estimates. */
+function fingerprint({ columns, keys, target }: TableShape): string {
+  return JSON.stringify([target, columns, keys])
+}
