@@ -4,10 +4,15 @@ import type { FamilyServer } from './servers/mysql-family.ts'
 export const oddDatabase = 'o\'d`d "d" ü.b'
 export const oddTable = 't\'a`b "c" %_ 表\\n'
 
+/** Whether the server has JSON, computed columns and what else came after MySQL 5.6. */
+export function hasNewer(server: FamilyServer): boolean {
+  return server.version !== '5.6'
+}
+
 /** Fills a server with every kind of object and value that the family has. */
 export async function makeEverything(server: FamilyServer): Promise<void> {
   const mariadb = server.scheme === 'mariadb'
-  const old = server.version === '5.6'
+  const old = !hasNewer(server)
   const name = (text: string) => `\`${text.replaceAll('`', '``')}\``
   const loose =
     "set session sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', time_zone = '+00:00'"

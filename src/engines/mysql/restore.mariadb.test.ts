@@ -1,4 +1,5 @@
 import { startMariadb } from '../../../test/support/servers/mariadb.ts'
-import { restoreTests } from './restore.suite.ts'
+import { restoreTests, scratchTests } from './restore.suite.ts'
 
 restoreTests(startMariadb)
+scratchTests(startMariadb)

@@ -1,4 +1,6 @@
-import { startMysql } from '../../../test/support/servers/mysql.ts'
-import { strictTests } from './strict.suite.ts'
+import { askMysql, startMysql } from '../../../test/support/servers/mysql.ts'
+import { noStrictTests, strictTests } from './strict.suite.ts'
 
-strictTests(startMysql, 'source')
+const { semiSync } = await askMysql()
+if (semiSync) strictTests(startMysql, semiSync)
+else noStrictTests(startMysql)

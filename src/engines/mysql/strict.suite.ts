@@ -16,6 +16,21 @@ function semiSync(word: 'master' | 'source', timeoutMs: number): Record<string, 
   }
 }
 
+/** What a server without the plugin must say. */
+export function noStrictTests(start: StartServer): void {
+  test('strict is refused where commits cannot wait (this server has no semi-synchronous replication)', async () => {
+    await using server = await start()
+    const signal = AbortSignal.timeout(60_000)
+    await using engine = await mysql.open(server.url, { signal, log: silentLog })
+    const findings = await engine.probe('protect-strict', { signal })
+    const blocking = findings.filter((finding) => finding.severity === 'blocks')
+    assert.deepEqual(
+      blocking.map((finding) => finding.code),
+      ['no-semi-sync'],
+    )
+  })
+}
+
 /** `strict`: the source's commits wait for our word. */
 export function strictTests(start: StartServer, word: 'master' | 'source'): void {
   const status = async (server: FamilyServer, name: string) => {

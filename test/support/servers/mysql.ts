@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import {
   type FamilyOptions,
   type FamilyServer,
@@ -24,6 +24,25 @@ export function mysqlVersion(): MysqlVersion {
   const asked = process.env['REDOUBT_TEST_MYSQL'] ?? '9.7'
   if (asked === '9.7' || asked === '5.6') return asked
   throw new Error(`REDOUBT_TEST_MYSQL=${asked}: only 9.7 and 5.6 can be had`)
+}
+
+/** What the version under test has, as its own server program tells: the names of its options, and its plugins. */
+export type MysqlAbilities = {
+  readonly version: MysqlVersion
+  readonly options: ReadonlySet<string>
+  /** The library by which commits wait for a replica; undefined where the package has none. */
+  readonly semiSync: 'source' | 'master' | undefined
+}
+
+export async function askMysql(version: MysqlVersion = mysqlVersion()): Promise<MysqlAbilities> {
+  const { server, places, env } = version === '5.6' ? await oldFlavor() : await newFlavor()
+  const help = runAsServerUser([server, '--no-defaults', ...places, '--verbose', '--help'], { env })
+  const options = new Set([...help.matchAll(/^ {2}--([a-z0-9-]+)/gm)].map(([, name]) => name ?? ''))
+  if (options.size === 0) throw new Error(`${server} --verbose --help names no option`)
+  const plugins = places.find((place) => place.startsWith('--plugin-dir='))?.split('=')[1]
+  const has = (word: string) => plugins && existsSync(`${plugins}/semisync_${word}.so`)
+  const semiSync = (['source', 'master'] as const).find(has)
+  return { version, options, semiSync }
 }
 
 async function newFlavor(): Promise<Flavor> {
