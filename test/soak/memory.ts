@@ -23,6 +23,8 @@ const streamMb = Number(process.env['REDOUBT_SOAK_STREAM_MB'] ?? 100 * 1024)
 const peakMbMax = 512
 
 const password = 'soak'
+const launcher = path.join(home, 'redoubt')
+const node = path.join(home, 'node_modules/.bin/node')
 const { signal } = new AbortController()
 type Step = {
   readonly step: string
@@ -57,7 +59,7 @@ async function runFiles(folder: string, steps: Step[]): Promise<void> {
   if (!data || !vault || !target) throw new Error('three folders are named')
   makeFiles(data)
   const step = async (name: string, ...words: readonly string[]) =>
-    steps.push(await measureStep(name, ['src/cli/main.ts', ...words, '--vault', vault, '--quiet']))
+    steps.push(await measureStep(name, [launcher, ...words, '--vault', vault, '--quiet']))
   await step('init', 'vault', 'init')
   await step('first backup', 'backup', '--source', data)
   await step('unchanged backup', 'backup', '--source', data)
@@ -93,24 +95,22 @@ function makeFiles(data: string): void {
 
 async function runStreams(folder: string, steps: Step[]): Promise<void> {
   const vault = path.join(folder, 'streams')
-  steps.push(await measureStep('init', ['src/cli/main.ts', 'vault', 'init', '--vault', vault]))
+  steps.push(await measureStep('init', [launcher, 'vault', 'init', '--vault', vault]))
   for (const work of ['save', 'save again', 'load', 'check']) {
     const name = `stream of ${formatSizeBytes(streamMb * 2 ** 20)}: ${work}`
-    const words = ['test/soak/memory.ts', '--work', work, '--vault', vault]
-    steps.push(await measureStep(name, words))
+    const script = path.join(home, 'test/soak/memory.ts')
+    steps.push(await measureStep(name, [node, script, '--work', work, '--vault', vault]))
   }
 }
 
-/** Runs node on the words; what it writes to stdout goes nowhere. */
-async function measureStep(name: string, words: readonly string[]): Promise<Step> {
-  const node = path.join(home, 'node_modules/.bin/node')
-  const [script = '', ...rest] = words
+/** Runs the command; what it writes to stdout goes nowhere. */
+async function measureStep(name: string, command: readonly string[]): Promise<Step> {
   const env = {
     REDOUBT_VAULT_PASSWORD: password,
     NODE_COMPILE_CACHE: path.join(home, 'build/compile-cache'),
   }
   const quiet = ['sh', '-c', 'exec "$@" >/dev/null', 'sh']
-  const cost = await measure([...quiet, node, path.join(home, script), ...rest], env)
+  const cost = await measure([...quiet, ...command], env)
   const { peakBytes, cpuMs, wallMs } = cost
   const step = {
     step: name,

@@ -355,7 +355,8 @@ class Archiver {
 
   async #store(directory: Directory, group: Tasks): Promise<void> {
     const { parent, entry, slot, before } = directory
-    const subtree = await this.#saver.saveBlob('tree', directory.builder.done())
+    const blob = directory.builder.done()
+    const subtree = await this.#saver.saveBlob('tree', blob, { isGiven: true })
     if (!parent || !entry || !slot) {
       this.#tree = subtree
       return

@@ -63,7 +63,7 @@ export class LooseTree {
         builder.add(child)
       }
     }
-    return saver.saveBlob('tree', builder.done())
+    return saver.saveBlob('tree', builder.done(), { isGiven: true })
   }
 }
 

@@ -89,10 +89,14 @@ export interface BlobWriter extends BlockWriter {
 export interface BlobSaver extends AsyncDisposable {
   saveContent(content: Content, progress?: Progress): Promise<SavedContent>
   /**
-   * Stores one blob unless it is there already; `again` stores it in any case (repacking).
-   * Returns its id; may wait while uploads lag behind.
+   * Stores one blob unless it is there already; `again` stores it in any case (repacking). `isGiven` says that the
+   * memory of `plain` is the saver's from here on. Returns its id; may wait while uploads lag behind.
    */
-  saveBlob(type: BlobType, plain: Uint8Array, options?: { again?: boolean }): Promise<string>
+  saveBlob(
+    type: BlobType,
+    plain: Uint8Array,
+    options?: { readonly again?: boolean; readonly isGiven?: boolean },
+  ): Promise<string>
   /** A file whose bytes change in place, such as a database's: cut at fixed offsets instead of by content. */
   writeBlocks(options?: {
     /** Looks at each block on the thread that stores it. */

@@ -96,6 +96,29 @@ test('the same content saved by many at once is stored once', async () => {
   assert.deepEqual(new Set(saved.map((one) => one.blobs.join())).size, 1)
 })
 
+test('memory that is given is taken over, be it longer than the blob', async () => {
+  const storage = new MemStorage()
+  const repository = await make(storage)
+  const bytes = randomBytes(700_000)
+  const memory = new ArrayBuffer(800_000, { maxByteLength: 900_000 })
+  const given = Buffer.from(memory, 0, bytes.length)
+  const kept = Buffer.from(bytes)
+  kept[0] = (kept[0] ?? 0) ^ 1
+  bytes.copy(given)
+  await using saver = await repository.openSaver({ signal })
+  const blobs = [
+    await saver.saveBlob('data', given, { isGiven: true }),
+    await saver.saveBlob('data', kept),
+    // Of a part of a memory nobody else's bytes may go.
+    await saver.saveBlob('data', kept.subarray(1), { isGiven: true }),
+  ]
+  await saver.finish()
+  assert.equal(memory.byteLength, 0)
+  assert.equal(kept.length, bytes.length)
+  const saved = await load(storage, { blobs, sizeBytes: 0n })
+  assert.ok(saved.equals(Buffer.concat([bytes, kept, kept.subarray(1)])))
+})
+
 test('a file that cannot be read fails alone', { timeout: 20_000 }, async () => {
   using scratch = new Scratch('saver')
   const storage = new MemStorage()

@@ -50,7 +50,7 @@ type Job = {
   readonly progress: Progress | undefined
 }
 
-/** `plain` has its memory for itself. */
+/** `plain` has its memory for itself, from its beginning on. */
 type Blob = {
   readonly type: BlobType
   readonly id: string
@@ -121,7 +121,7 @@ class WorkerSaver implements BlobSaver {
   async saveBlob(
     type: BlobType,
     plain: Uint8Array,
-    options: { again?: boolean } = {},
+    options: { readonly again?: boolean; readonly isGiven?: boolean } = {},
   ): Promise<string> {
     this.#check()
     const hash = sha256(plain)
@@ -132,7 +132,13 @@ class WorkerSaver implements BlobSaver {
     // Trees go to one worker, so that as few packs as possible stay small.
     const lane = type === 'tree' ? this.#lane(0) : this.#quietLane((other) => other.blobBytes)
     lane.blobBytes += plain.length + blobWeightBytes
-    this.#batch(lane, { type, id, plain: new Uint8Array(plain) })
+    // What has its memory for itself is handed over as it is: there may not be room for two of a huge tree.
+    const isWhole = plain.byteOffset === 0 && plain.length >= batchBytes && isUnshared(plain)
+    this.#batch(lane, {
+      type,
+      id,
+      plain: options.isGiven && isWhole ? plain : new Uint8Array(plain),
+    })
     while (lane.blobBytes > blobBytesMax) await this.#changed()
     return id
   }
@@ -449,6 +455,10 @@ class WorkerSaver implements BlobSaver {
     await this.#uploads.idle()
     this.#cipher[Symbol.dispose]()
   }
+}
+
+function isUnshared(bytes: Uint8Array): bytes is Uint8Array<ArrayBuffer> {
+  return bytes.buffer instanceof ArrayBuffer
 }
 
 function joinBytes(parts: readonly Uint8Array<ArrayBuffer>[]): ArrayBuffer {

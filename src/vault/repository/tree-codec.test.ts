@@ -119,6 +119,26 @@ test('TreeBuilder refuses a node out of order, twice, or with a name that is no 
   assert.equal(builder.count, 1)
 })
 
+test('TreeBuilder makes huge trees of the same text as small ones', () => {
+  const node = (at: number): TreeNode => ({
+    ...attributes,
+    name: Buffer.from(`${String(at).padStart(6, '0')}${'x'.repeat(240)}`),
+    kind: 'fifo',
+  })
+  const count = 24_000
+  const builder = new TreeBuilder()
+  for (let at = 0; at < count; at++) builder.add(node(at))
+  const blob = builder.done().toString()
+  assert.ok(blob.length > 10 * 2 ** 20, `${blob.length} bytes`)
+  const part = (at: number) =>
+    encodeTree([node(at)])
+      .toString()
+      .slice('{"nodes":['.length, -3)
+  const parts = blob.slice('{"nodes":['.length, -3).split(/(?<=\}),(?=\{"name")/)
+  assert.equal(parts.length, count)
+  for (const [at, text] of parts.entries()) assert.equal(text, part(at))
+})
+
 test('decodeTree() reads fields of later versions past', () => {
   const [node] = decodeTree(
     Buffer.from(

@@ -1,6 +1,7 @@
 import type { TreeEntry, Xattr } from '#change/tree'
-import { assert } from '#base/faults'
+import { assert, Fault } from '#base/faults'
 import { escapeJson, escapeJsonBytes, formatTimeNs, quoteName } from './go-text.ts'
+import { blobBytesMax } from './limits.ts'
 
 /**
  * A node of a tree blob: `content` of a file are the ids of its data blobs in order, `subtree` of a directory is
@@ -55,15 +56,17 @@ const tail = Buffer.from(']}\n')
 /** Encoded text is moved to the buffer whenever it is longer than this: short strings are cheap to grow. */
 const pendingMax = 16 * 1024
 
-/** The memory of a larger tree grows by a quarter, not by as much again. */
-const growFastMax = 8 * 1024 * 1024
+/** The memory of a larger tree grows in place, by an eighth: copies of it would lie about until they are collected. */
+const copiedBytesMax = 8 * 1024 * 1024
 
 /**
  * Builds one tree blob, node by node, in the very bytes that restic would write: equal trees get equal ids.
  * It holds encoded bytes only, so a directory of a million nodes costs what its blob takes.
  */
 export class TreeBuilder {
-  #bytes = Buffer.allocUnsafe(4096)
+  #bytes: Buffer<ArrayBuffer> = Buffer.allocUnsafe(4096)
+  /** What `bytes` is a part of, once it grows in place. */
+  #memory: ArrayBuffer | undefined
   #size = 0
   #pending = ''
   #last: Buffer | undefined
@@ -96,13 +99,14 @@ export class TreeBuilder {
   }
 
   /** The finished blob. The builder is used up. */
-  done(): Buffer {
+  done(): Buffer<ArrayBuffer> {
     this.#flush()
     this.#room(tail.length)
     tail.copy(this.#bytes, this.#size)
     const blob = this.#bytes.subarray(0, this.#size + tail.length)
     // Who still holds the builder does not hold the blob.
     this.#bytes = Buffer.alloc(0)
+    this.#memory = undefined
     return blob
   }
 
@@ -120,18 +124,34 @@ export class TreeBuilder {
   }
 
   #room(size: number): void {
-    if (this.#size + size <= this.#bytes.length) return
-    const factor = this.#bytes.length < growFastMax ? 2 : 1.25
-    const grown = Buffer.allocUnsafe(
-      Math.max(Math.ceil(this.#bytes.length * factor), this.#size + size),
-    )
+    const needed = this.#size + size
+    if (needed <= this.#bytes.length) return
+    this.#bytes = needed > copiedBytesMax ? this.#grownInPlace(needed) : this.#copied(needed)
+  }
+
+  #copied(needed: number): Buffer<ArrayBuffer> {
+    const grown = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, needed))
     this.#bytes.copy(grown, 0, 0, this.#size)
-    this.#bytes = grown
+    return grown
+  }
+
+  #grownInPlace(needed: number): Buffer<ArrayBuffer> {
+    if (needed > blobBytesMax)
+      throw new Fault('unsupported', `write a tree of ${this.#count} nodes: it takes over 1 GiB`, {
+        hint: 'Spread the files of the directory over several ones, or leave it out.',
+      })
+    const sizeBytes = Math.min(Math.ceil(needed * 1.125), blobBytesMax)
+    this.#memory ??= new ArrayBuffer(0, { maxByteLength: blobBytesMax })
+    const isFirst = this.#memory.byteLength === 0
+    this.#memory.resize(sizeBytes)
+    const grown = Buffer.from(this.#memory, 0, sizeBytes)
+    if (isFirst) this.#bytes.copy(grown, 0, 0, this.#size)
+    return grown
   }
 }
 
 /** One tree blob of nodes in ascending byte order of their names. */
-export function encodeTree(nodes: Iterable<TreeNode>): Buffer {
+export function encodeTree(nodes: Iterable<TreeNode>): Buffer<ArrayBuffer> {
   const builder = new TreeBuilder()
   for (const node of nodes) builder.add(node)
   return builder.done()
