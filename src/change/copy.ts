@@ -109,7 +109,8 @@ export interface CopyWriter extends AsyncDisposable {
   loaded(options: { readonly signal: AbortSignal }): Promise<readonly LoadedChunk[]>
   /**
    * Writes the rows of one chunk and its mark in one transaction: after a crash both are there or neither. As many as there
-   * are sessions at once; one more waits. Returns the number of rows; refuses with `different` when the target kept fewer than came.
+   * are sessions at once; one more waits. Returns the number of rows; refuses with `different` when the target kept fewer than
+   * came, with `conflict` when the mark is there already: a session of a process that died committed late.
    */
   load(
     table: TableShape,

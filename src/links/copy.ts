@@ -62,7 +62,7 @@ export async function copyRows(work: CopyWork): Promise<void> {
         await new Copy(work, reader, meter).run()
         return
       } catch (error) {
-        if (!isFault(error) || error.recovery !== 'retry' || work.signal.aborted) throw error
+        if (!mayGoOn(error) || work.signal.aborted) throw error
         tries = meter.chunks > loadedBefore ? 1 : tries + 1
         if (tries >= triesMax) throw error
         if (reader?.broken) {
@@ -79,6 +79,11 @@ export async function copyRows(work: CopyWork): Promise<void> {
   } finally {
     await reader?.close()
   }
+}
+
+/** A mark that came behind our back (`conflict`): a session of the process before us committed late. */
+function mayGoOn(error: unknown): error is Fault {
+  return isFault(error) && (error.recovery === 'retry' || error.code === 'conflict')
 }
 
 /** A reader, its run, and whether it was the one that failed. */
