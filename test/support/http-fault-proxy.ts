@@ -48,6 +48,15 @@ export type HttpFault =
   | { readonly kind: 'stall'; readonly bodyBytes: number }
   /** The answer's body comes as `body` makes it. */
   | { readonly kind: 'rewrite'; readonly body: (text: string) => string }
+  /**
+   * Something else happens: before the request is passed on, when half of its body was, or when the server has done
+   * the work and its answer is held. The connection is reset then.
+   */
+  | {
+      readonly kind: 'call'
+      readonly when: 'before' | 'middle' | 'after'
+      readonly call: () => void
+    }
   /** A byte of the request's or the answer's body is turned over. */
   | { readonly kind: 'flip'; readonly body: 'request' | 'answer'; readonly byte: number }
 
@@ -104,6 +113,11 @@ export class HttpFaultProxy implements AsyncDisposable {
       resetSocket(incoming.socket)
       return
     }
+    if (fault?.kind === 'call' && fault.when === 'before') {
+      fault.call()
+      resetSocket(incoming.socket)
+      return
+    }
     if (fault?.kind === 'answer' && !fault.delivered) {
       // The body is taken first: a client that is still sending might not read the answer.
       for await (const _ of incoming);
@@ -115,6 +129,12 @@ export class HttpFaultProxy implements AsyncDisposable {
       for await (const _ of reached);
       if (fault.kind === 'answer') reply(answer, fault)
       else resetSocket(incoming.socket)
+      return
+    }
+    if (fault?.kind === 'call') {
+      for await (const _ of reached);
+      fault.call()
+      resetSocket(incoming.socket)
       return
     }
     if (fault?.kind === 'rewrite') {
@@ -147,7 +167,15 @@ export class HttpFaultProxy implements AsyncDisposable {
     const upload = new Transform({
       transform: (() => {
         let passed = 0
+        const half = Number(incoming.headers['content-length'] ?? 0) >> 1
         return (chunk: Buffer, _encoding, done) => {
+          if (fault?.kind === 'call' && fault.when === 'middle' && passed + chunk.length > half) {
+            fault.call()
+            resetSocket(incoming.socket)
+            // The server waits for the other half, until the connection to it is closed as well.
+            done(null, chunk.subarray(0, half - passed))
+            return
+          }
           if (fault?.kind === 'cut-upload' && passed + chunk.length > fault.bodyBytes) {
             resetSocket(incoming.socket)
           }

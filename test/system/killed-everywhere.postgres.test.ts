@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { seededRandom } from '#base/random'
 import { openStorage } from '#storage/all'
-import { makeFolderPlace } from '../support/killed/places.ts'
-import { killProtect } from '../support/killed/protect-trials.ts'
-import { killVerb, spread } from '../support/killed/trials.ts'
+import { FolderPlace } from '../support/killed/places.ts'
+import { ProtectRow } from '../support/killed/protect-trials.ts'
+import { spread, VerbRow } from '../support/killed/trials.ts'
 import { classes, countClasses, VaultWorld } from '../support/killed/vault-world.ts'
 import { verbs } from '../support/killed/verbs.ts'
 
@@ -19,14 +19,13 @@ test('whatever command dies at whatever operation of the store, the next one goe
   const expected = classes.filter((name) => name !== 'other')
   assert.deepEqual(Object.keys(counts).sort(), expected.toSorted())
   const random = seededRandom(7)
-  const readDataEvery = 2
   const queue = verbs.filter(({ shortTrials }) => shortTrials > 0)
   let tried = 0
   const work = async () => {
     for (let verb = queue.shift(); verb; verb = queue.shift()) {
-      const place = makeFolderPlace(world, verb.name.replaceAll(' ', '-'))
-      const choose = spread(verb.shortTrials, random)
-      const trials = await killVerb(verb, place, { choose, readDataEvery })
+      const place = new FolderPlace(world, verb.name.replaceAll(' ', '-'))
+      const row = await VerbRow.begin(verb, place, { followEvery: 1, readDataEvery: 2 })
+      const trials = await row.run(spread(row.operations, verb.shortTrials, random))
       assert.deepEqual(trials.failures, [], verb.name)
       // A run may end before it comes to the operation: it does not always do the same.
       assert.equal(trials.tried + trials.ended, verb.shortTrials, JSON.stringify(trials))
@@ -35,8 +34,9 @@ test('whatever command dies at whatever operation of the store, the next one goe
   }
   await Promise.all([work(), work()])
   assert.ok(tried > 10, `${tried} runs were killed`)
-  const choose = spread(protectTrials, random)
-  const trials = await killProtect(makeFolderPlace(world, 'protect'), { choose, readDataEvery })
+  const place = new FolderPlace(world, 'protect')
+  const row = await ProtectRow.begin(place, { verifyEvery: 1, readDataEvery: 2 })
+  const trials = await row.run(spread(row.operations, protectTrials, random))
   assert.deepEqual(trials.failures, [])
   assert.equal(trials.tried, protectTrials)
 })

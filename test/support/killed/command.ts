@@ -1,5 +1,4 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
 import type { CrashMoment } from './storage.ts'
@@ -69,17 +68,4 @@ export async function succeed(args: readonly string[], env: Env): Promise<unknow
   const { code, out, said } = await runCommand(args, env)
   if (code !== 0) throw new Error(`redoubt ${args.join(' ')} ended with ${code}: ${said}${out}`)
   return out.trim() === '' ? undefined : JSON.parse(out)
-}
-
-/** Runs a command with its operations counted, and returns what they were. */
-export async function countOperations(
-  args: readonly string[],
-  env: Env,
-  file: string,
-): Promise<readonly string[]> {
-  rmSync(file, { force: true })
-  const counting = { ...env, REDOUBT_TEST_OPERATIONS: file }
-  const { code, said } = await runCommand(args, counting, { at: -1, moment: 'before' })
-  if (code !== 0) throw new Error(`redoubt ${args.join(' ')} ended with ${code}: ${said}`)
-  return readFileSync(file, 'utf8').trim().split('\n')
 }

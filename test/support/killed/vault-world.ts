@@ -8,7 +8,7 @@ import { openStorage } from '#storage/all'
 import type { BackupOutcome, BackupSettings } from '#service/backup'
 import { backup } from '#service/backup'
 import { openVaultAt, type Surroundings, type VaultAddress } from '#service/open'
-import { openForArchiving, type Vault } from '#vault'
+import { initVault, openForArchiving, openVault, type Vault } from '#vault'
 import { parseLsn, toAt } from '../../../src/engines/postgres/lsn.ts'
 import { FakeLog } from '../archive.ts'
 import { describeTree, noise } from '../file-tree.ts'
@@ -19,6 +19,8 @@ import { type Env, runCommand, startCommand, succeed } from './command.ts'
 
 export const shop = 'shop'
 export const metrics = 'metrics'
+const password = 'first password'
+const cheap = { repository: { n: 2, r: 8, p: 1 }, identity: 1 }
 const signal = new AbortController().signal
 
 /** The kinds of objects that a vault may hold. */
@@ -109,7 +111,7 @@ export class VaultWorld implements AsyncDisposable {
     this.server = server
     this.scratch = scratch
     this.env = {
-      REDOUBT_VAULT_PASSWORD: 'first password',
+      REDOUBT_VAULT_PASSWORD: password,
       REDOUBT_VAULT_NEW_PASSWORD: 'second password',
       REDOUBT_DATA: scratch.join('state'),
       NODE_COMPILE_CACHE: path.resolve(import.meta.dirname, '../../../build/compile-cache'),
@@ -206,7 +208,7 @@ export class VaultWorld implements AsyncDisposable {
   /** Makes the vault: by the commands that a user types, and for what takes months otherwise, by the parts below them. */
   async build(): Promise<void> {
     const at = ['--vault', this.vault]
-    await succeed(['vault', 'init', ...at], this.env)
+    await this.initVault(this.vault)
     {
       await using protection = this.protect()
       await protection.until(({ lastBase }) => lastBase !== undefined, { signal })
@@ -221,7 +223,7 @@ export class VaultWorld implements AsyncDisposable {
       this.rememberTree((said as { readonly snapshot: string }).snapshot)
     }
     for (let i = 0; i < 2; i++) await this.backupTree()
-    await succeed(['vault', 'key', 'add', 'second', ...at], this.env)
+    await this.#addPassword()
     const bin = ['--server-bin', this.server.bin]
     await succeed(['restore', '--prove', '--source', shop, ...bin, ...at], this.env)
     const lost = [...this.trees.keys()].slice(0, 2)
@@ -261,6 +263,18 @@ export class VaultWorld implements AsyncDisposable {
       await writer.flush({ signal })
     }
     await writer.settle({ signal })
+  }
+
+  async #addPassword(): Promise<void> {
+    const how = { password, cost: cheap, signal }
+    await using vault = await openVault(await openStorage(this.vault), how)
+    await vault.keys.add('second', 'second password', { signal })
+  }
+
+  /** Makes an empty vault. Its passwords cost little: trials open it thousands of times. */
+  async initVault(url: string): Promise<void> {
+    const storage = await openStorage(url, { create: true })
+    await using _vault = await initVault(storage, { password, cost: cheap, signal })
   }
 
   /** A copy of the vault, for a trial of its own. */

@@ -8,42 +8,23 @@ import { openVaultAt } from '#service/open'
 import { listSnapshots } from '#service/vault'
 import { copy, forget } from '#service/upkeep'
 import { openRepository } from '#vault/repository/open'
-import { type Ended, type Env, runCommand } from './command.ts'
-import { type VaultWorld } from './vault-world.ts'
+import { type Ended, ending } from './command.ts'
+import type { Place } from './places.ts'
 import { type Expected, verifyVault } from './verify.ts'
 
 const signal = new AbortController().signal
 const newPassword = 'third password'
-
-/** Where one verb is tried: a vault of its own, and what is known of it. */
-export type Place = {
-  readonly world: VaultWorld
-  readonly name: string
-  /** The vault: of the verb's own, for the whole row of trials. */
-  readonly url: string
-  readonly env: Env
-  /** Files of its own to be backed up: trials of two verbs run side by side. */
-  readonly tree: string
-  /** Snapshots of the tree that must be there, oldest first. */
-  snapshots: string[]
-  /** How many trials there were. */
-  trials: number
-  /** The URL of another vault in the same kind of store. */
-  readonly sibling: (name: string) => string
-  /** Makes an empty vault there. */
-  readonly makeVault: (url: string) => Promise<void>
-  /** Takes it away again, where it would fill a disk. */
-  readonly remove: (url: string) => void
-}
 
 /** A command that touches the store, as a trial runs it. */
 export type Verb = {
   readonly name: string
   /** How many trials of it the short run makes: none of what takes long. */
   readonly shortTrials: number
-  /** Gives the command something to do. */
+  /** Gives the command something to do: once, before all trials. */
   readonly prepare?: ((place: Place) => Promise<void>) | undefined
   readonly args: (place: Place) => string[]
+  /** Called when a run has ended or died. */
+  readonly clean?: ((place: Place) => Promise<void>) | undefined
   /** The code of the refusal when the dead one had done all of its work. */
   readonly wasDone?: string | undefined
   /** Called when the command was run again to its end. */
@@ -52,10 +33,8 @@ export type Verb = {
   readonly verify?: ((place: Place, expected: Expected) => Promise<void>) | undefined
 }
 
-/** The vault that the newest trial of `vault init` made, or of a copy. */
-const second = (place: Place): string => place.sibling(`second-${place.trials}`)
-/** The second vault of a row of trials. */
-const twin = (place: Place): string => place.sibling('twin')
+/** Another vault of the place. */
+const second = (place: Place): string => place.sibling('second')
 
 const backupFiles: Verb = {
   name: 'backup of files',
@@ -122,32 +101,28 @@ const copyNew: Verb = {
   shortTrials: 1,
   prepare: async (place) => {
     const { world, url } = place
-    if (place.trials === 0) {
-      await place.makeVault(twin(place))
-      const vaults = { from: world.address(url), to: world.address(twin(place)) }
-      const how = { ids: [], dryRun: false, progress: createProgress('copy') }
-      await copy({ ...vaults, ...how }, world.around)
-    }
+    await world.initVault(second(place))
+    const vaults = { from: world.address(url), to: world.address(second(place)) }
+    const how = { ids: [], dryRun: false, progress: createProgress('copy') }
+    await copy({ ...vaults, ...how }, world.around)
     place.snapshots.push(await world.backupTree(url, place.tree))
     await world.backupShop(url)
   },
-  args: (place) => ['vault', 'copy', '--vault', place.url, '--to', twin(place)],
-  verify: async (place, expected) => {
-    await verifyVault(place.world, { ...expected, url: twin(place) })
-    await verifyVault(place.world, expected)
-  },
+  args: (place) => ['vault', 'copy', '--vault', place.url, '--to', second(place)],
+  verify: verifyBoth,
 }
 
 const copyEverything: Verb = {
   name: 'vault copy of everything',
   shortTrials: 0,
-  prepare: (place) => place.makeVault(second(place)),
+  prepare: (place) => place.world.initVault(second(place)),
   args: (place) => ['vault', 'copy', '--vault', place.url, '--to', second(place)],
-  verify: async (place, expected) => {
-    await verifyVault(place.world, { ...expected, url: second(place) })
-    await verifyVault(place.world, expected)
-    place.remove(second(place))
-  },
+  verify: verifyBoth,
+}
+
+async function verifyBoth(place: Place, expected: Expected): Promise<void> {
+  await verifyVault(place.world, { ...expected, url: second(place) })
+  await verifyVault(place.world, expected)
 }
 
 const init: Verb = {
@@ -156,12 +131,10 @@ const init: Verb = {
   args: (place) => ['vault', 'init', '--vault', second(place)],
   wasDone: 'exists',
   verify: async (place) => {
-    const url = second(place)
-    const how = { url, readData: true, thorough: true, sample: 0 }
+    const how = { url: second(place), readData: true, sample: 0 }
     await verifyVault(place.world, { ...how, snapshots: [] })
-    const snapshot = await place.world.backupTree(url, place.tree)
+    const snapshot = await place.world.backupTree(how.url, place.tree)
     await verifyVault(place.world, { ...how, snapshots: [snapshot] })
-    place.remove(url)
   },
 }
 
@@ -185,11 +158,6 @@ async function opens(url: string, password: string): Promise<boolean> {
 const addKey: Verb = {
   name: 'vault key add',
   shortTrials: 2,
-  prepare: async (place) => {
-    if (!(await hasKey(place, 'third'))) return
-    await using vault = await place.world.openVault(place.url)
-    await vault.keys.remove('third', { signal })
-  },
   args: ({ url }) => ['vault', 'key', 'add', 'third', '--vault', url],
   wasDone: 'exists',
   after: async ({ world, url }) => {
@@ -205,7 +173,6 @@ const removeKey: Verb = {
   name: 'vault key remove',
   shortTrials: 2,
   prepare: async (place) => {
-    if (await hasKey(place, 'third')) return
     await using vault = await place.world.openVault(place.url)
     await vault.keys.add('third', newPassword, { signal })
   },
@@ -232,14 +199,13 @@ const checkData: Verb = {
 const prove: Verb = {
   name: 'restore --prove',
   shortTrials: 1,
-  prepare: async ({ env }) => endScratchServers(env['TMPDIR'] ?? ''),
   args: ({ world, url }) => {
     const source = ['--source', 'shop', '--server-bin', world.server.bin]
     return ['restore', '--prove', ...source, '--vault', url]
   },
-  after: async ({ env }, { out }) => {
+  clean: async ({ env }) => endScratchServers(env['TMPDIR'] ?? ''),
+  after: async (_place, { out }) => {
     assert.equal((JSON.parse(out) as { readonly ok: boolean }).ok, true)
-    endScratchServers(env['TMPDIR'] ?? '')
   },
 }
 
@@ -272,8 +238,9 @@ export const verbs: readonly Verb[] = [
 
 /** Runs the command again, as the user does who finds it dead, and sees that all is well. */
 export async function runAgain(verb: Verb, place: Place): Promise<void> {
-  const again = await runCommand(verb.args(place), place.env)
+  const again = await ending(place.start(verb.args(place)))
   const refused = verb.wasDone !== undefined && again.out.includes(`"code":"${verb.wasDone}"`)
   assert.ok(again.code === 0 || refused, `the next run ended with ${again.code}: ${again.said}`)
   await verb.after?.(place, again)
+  await verb.clean?.(place)
 }
