@@ -4,9 +4,10 @@ import type { BackupOutcome } from '#service/backup'
 import { formatSpan } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, retryLockOption, vaultOption } from './vault-options.ts'
-import { type Input, sessionsMax, type Verb } from './verb.ts'
+import { baseForms, type Input, sessionsMax, type Verb } from './verb.ts'
 
 const exitFindings = 3
+const compressions = ['off', 'fastest', 'auto', 'better', 'max'] as const
 
 export const backupVerb: Verb = {
   name: 'backup',
@@ -19,7 +20,7 @@ export const backupVerb: Verb = {
       required: true,
     },
     vaultOption,
-    { flags: '--base <form>', help: 'databases: physical or logical' },
+    { flags: '--base <form>', help: 'databases: physical or logical', choices: baseForms },
     { flags: '--name <name>', help: 'databases: what the vault calls the source' },
     { flags: '--tag <tag>', help: 'a tag of the snapshot', many: true },
     { flags: '--exclude <pattern>', help: 'files: leave out what matches', many: true },
@@ -41,7 +42,12 @@ export const backupVerb: Verb = {
     { flags: '--exclude-larger-than <size>', help: 'files: leave out larger files' },
     { flags: '--one-file-system', help: 'files: do not cross into other file systems' },
     { flags: '--host <name>', help: "files: the snapshot's host name (default: this machine's)" },
-    { flags: '--compression <mode>', help: 'off, fastest, auto, better or max', default: 'auto' },
+    {
+      flags: '--compression <mode>',
+      help: 'off, fastest, auto, better or max',
+      default: 'auto',
+      choices: compressions,
+    },
     { flags: '-n, --dry-run', help: 'tell what would be done' },
     { flags: '--parallel <n>', help: 'databases: sessions', default: '2' },
     { flags: '--limit <rate>', help: 'databases: bytes a second to read, as 50MB/s' },
@@ -72,7 +78,7 @@ function readSettings(input: Input) {
   return {
     sources: input.list('source'),
     vault: readVault(input),
-    form: input.choice('base', ['physical', 'logical'] as const),
+    form: input.choice('base', baseForms),
     name: input.text('name'),
     tags: input.list('tag'),
     excludes: input.list('exclude'),
@@ -83,7 +89,7 @@ function readSettings(input: Input) {
     excludeLargerThanBytes: input.sizeBytes('exclude-larger-than'),
     oneFileSystem: input.flag('one-file-system'),
     hostname: input.text('host'),
-    compression: input.choice('compression', ['off', 'fastest', 'auto', 'better', 'max'] as const),
+    compression: input.choice('compression', compressions),
     dryRun: input.flag('dry-run'),
     parallel: input.count('parallel', sessionsMax) ?? 2,
     limitBytesPerSecond: input.sizeBytes('limit'),

@@ -1,6 +1,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { Fault, isAbort } from '#base/faults'
 import { createLog, toJson, type Level } from '#base/log'
+import { completionVerb, type Surface } from './completion.ts'
 import { Display } from './display.ts'
 import { type Output, watchOutput } from './output.ts'
 import { Input, type OptionSpec, type Verb, type VerbGroup } from './verb.ts'
@@ -39,12 +40,14 @@ export function createProgram(run: (verb: Verb, input: Input) => Promise<void>):
   program
     .helpCommand('help [verb]', 'the help page of a verb')
     .version(versionLine(), '-V, --version', 'which Redoubt this is')
-  for (const entry of verbs) {
+  for (const entry of surface().verbs) {
     if ('verbs' in entry) addGroup(program, entry, run)
     else addVerb(program, entry, run)
   }
   return program
 }
+
+const levels = ['debug', 'info', 'warn', 'error'] as const satisfies readonly Level[]
 
 type Run = (verb: Verb, input: Input) => Promise<void>
 
@@ -56,8 +59,18 @@ function addGroup(program: Command, group: VerbGroup, run: Run): void {
 const commonOptions: readonly OptionSpec[] = [
   { flags: '--json', help: 'print the result as JSON on stdout' },
   { flags: '-q, --quiet', help: 'no progress on stderr' },
-  { flags: '--log-level <level>', help: 'debug, info, warn or error', default: 'info' },
+  {
+    flags: '--log-level <level>',
+    help: 'debug, info, warn or error',
+    default: 'info',
+    choices: levels,
+  },
 ]
+
+/** Everything that can be typed. */
+export function surface(): Surface {
+  return { verbs: [...verbs, completionVerb(surface)], common: commonOptions }
+}
 
 function addVerb(parent: Command, verb: Verb, run: Run): void {
   const command = parent.command(verb.name).description(verb.summary)
@@ -95,7 +108,7 @@ async function runVerb(verb: Verb, input: Input, output: Output): Promise<number
   for (const name of stopSignals) process.on(name, onSignal)
   const signal = AbortSignal.any([interrupt.signal, output.signal])
   try {
-    const level = input.choice<Level>('log-level', ['debug', 'info', 'warn', 'error'])
+    const level = input.choice('log-level', levels)
     const log = createLog({ write: (line) => display.note(line), level, json: display.json })
     const context = { signal, display, log, env: process.env }
     return (await verb.run(input, context)) ?? 0

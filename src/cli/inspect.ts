@@ -6,6 +6,7 @@ import { exitFindings, type Verb } from './verb.ts'
 type Finding = Inspection['findings'][number]
 
 const exitRefused = 5
+const uses = ['backup', 'protect', 'protect-strict'] as const
 
 export const inspectVerb: Verb = {
   name: 'inspect',
@@ -16,6 +17,7 @@ export const inspectVerb: Verb = {
       flags: '--for <use>',
       help: 'backup, protect or protect-strict',
       default: 'protect',
+      choices: uses,
     },
   ],
   examples: [
@@ -23,7 +25,7 @@ export const inspectVerb: Verb = {
     ['redoubt inspect --for protect-strict mysql://root@127.0.0.1', 'fit for an RPO of 0?'],
   ],
   async run(input, context) {
-    const use = input.choice('for', ['backup', 'protect', 'protect-strict'] as const) ?? 'protect'
+    const use = input.choice('for', uses) ?? 'protect'
     const { inspect } = await import('#service/inspect')
     const inspection = await inspect(input.operands[0] ?? '', use, surroundings(context))
     context.display.result(inspection, render)

@@ -9,9 +9,10 @@ import {
   readProtectedVaults,
   vaultsOption,
 } from './vault-options.ts'
-import { type Input, sessionsMax, type Verb } from './verb.ts'
+import { baseForms, type Input, sessionsMax, type Verb } from './verb.ts'
 
 const copiesMax = 16
+const durabilities = ['async', 'strict'] as const
 const defaultJournalBytes = 4 * 2 ** 30
 
 export const protectVerb: Verb = {
@@ -28,6 +29,7 @@ export const protectVerb: Verb = {
       flags: '--durability <mode>',
       help: 'async: within a second; strict: a commit returns only when the vault has it (RPO 0)',
       default: 'async',
+      choices: durabilities,
     },
     {
       flags: '--copies <n>',
@@ -35,7 +37,11 @@ export const protectVerb: Verb = {
     },
     { flags: '--name <name>', help: 'what the vault calls the source (default: host and port)' },
     { flags: '--base-every <span>', help: 'a new base backup after this long', default: '24h' },
-    { flags: '--base <form>', help: 'physical or logical (default: what the engine does best)' },
+    {
+      flags: '--base <form>',
+      help: 'physical or logical (default: what the engine does best)',
+      choices: baseForms,
+    },
     { flags: '--parallel <n>', help: 'sessions for a base backup', default: '2' },
     { flags: '--limit <rate>', help: 'bytes a second that a base may read, as 50MB/s' },
     { flags: '--state <dir>', help: 'the local journal (default: ~/.redoubt/protect/NAME)' },
@@ -88,11 +94,11 @@ function readSettings(input: Input) {
   return {
     url: input.required('source'),
     vaults: readProtectedVaults(input),
-    durability: input.choice('durability', ['async', 'strict'] as const) ?? 'async',
+    durability: input.choice('durability', durabilities) ?? 'async',
     copies: input.count('copies', copiesMax),
     name: input.text('name'),
     baseEveryMs: input.durationMs('base-every') ?? 24 * 3_600_000,
-    form: input.choice('base', ['physical', 'logical'] as const),
+    form: input.choice('base', baseForms),
     parallel: input.count('parallel', sessionsMax) ?? 2,
     limitBytesPerSecond: input.sizeBytes('limit'),
     stateDirectory: input.text('state'),

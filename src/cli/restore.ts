@@ -9,6 +9,8 @@ import { surroundings } from './surroundings.ts'
 import { passwordFileOption, readVault, retryLockOption, vaultOption } from './vault-options.ts'
 import { type Context, exitFindings, type Input, sessionsMax, type Verb } from './verb.ts'
 
+const overwritePolicies = ['always', 'if-changed', 'if-newer', 'never'] as const
+
 export const restoreVerb: Verb = {
   name: 'restore',
   summary: 'bring a source, or files, back to a moment',
@@ -47,6 +49,7 @@ export const restoreVerb: Verb = {
     {
       flags: '--overwrite <policy>',
       help: 'files: always, if-changed, if-newer or never, for what is there already',
+      choices: overwritePolicies,
     },
     { flags: '--delete', help: 'files: remove what is in the target and not in the snapshot' },
     { flags: '--dense', help: 'files: write runs of zeroes instead of leaving holes' },
@@ -110,8 +113,6 @@ function readTo(input: Input): string {
     hint: 'Name a directory or a server, or use --prove.',
   })
 }
-
-const overwritePolicies = ['always', 'if-changed', 'if-newer', 'never'] as const
 
 function readFilesSettings(input: Input) {
   const source = input.text('source')

@@ -79,6 +79,7 @@ const keyVerb: Verb = {
   summary:
     'list, add, change or remove the passwords of a vault; enrol hosts that only archive, or strike them off',
   operands: '<action> [name]',
+  operandChoices: keyActions,
   options: [
     vaultOption,
     {

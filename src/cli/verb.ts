@@ -13,12 +13,16 @@ export type OptionSpec = {
   readonly many?: boolean | undefined
   readonly required?: boolean | undefined
   readonly default?: string | undefined
+  /** All the values there are, for completion; `Input.choice` refuses others. */
+  readonly choices?: readonly string[] | undefined
   /** An empty value has a meaning of its own; elsewhere it is refused: an unset variable in a script. */
   readonly mayBeEmpty?: boolean | undefined
 }
 
 /** More sessions than a server of any size gains from; most refuse so many connections. */
 export const sessionsMax = 64
+
+export const baseForms = ['physical', 'logical'] as const
 
 /** Exit code of a verb that was done and found something. */
 export const exitFindings = 3
@@ -37,6 +41,8 @@ export type Verb = {
   readonly summary: string
   /** Operands, as commander writes them: `<url>`, `[dir...]`. */
   readonly operands?: string | undefined
+  /** What the first operand may be, for completion. */
+  readonly operandChoices?: readonly string[] | undefined
   readonly options: readonly OptionSpec[]
   readonly examples: readonly (readonly [command: string, meaning: string])[]
   /** Returns the exit code when it is not 0. */
