@@ -152,14 +152,17 @@ type ConnectOptions = {
   readonly arena?: ArenaSocket | undefined
 }
 
+/** The startup parameter that makes a walsender of a session: a physical one, or one that knows a database. */
+type Replication = 'true' | 'database' | undefined
+
 /** Opens an SQL session. */
 export async function openSession(address: Address, options: ConnectOptions): Promise<Session> {
-  return new Session(await connectAny(address, options, false), address.shown)
+  return new Session(await connectAny(address, options, undefined), address.shown)
 }
 
 /** Opens a connection to a walsender: the replication commands, and COPY streams as frames. */
 export async function openWalSender(address: Address, options: ConnectOptions): Promise<Wire> {
-  return takeWire(await connectAny(address, options, true), address)
+  return takeWire(await connectAny(address, options, 'true'), address)
 }
 
 /**
@@ -168,12 +171,23 @@ export async function openWalSender(address: Address, options: ConnectOptions): 
  */
 export async function openBulkSender(address: Address, options: ConnectOptions): Promise<Wire> {
   const arena = new ArenaSocket()
-  return takeWire(await connectAny(address, { ...options, arena }, true), address, arena)
+  return takeWire(await connectAny(address, { ...options, arena }, 'true'), address, arena)
+}
+
+/** Opens a connection to a walsender that knows a database, as logical slots need it. */
+export async function openLogicalSender(address: Address, options: ConnectOptions): Promise<Wire> {
+  return takeWire(await connectAny(address, options, 'database'), address)
+}
+
+/** An ordinary connection as frames, for bulk that is read: as `openBulkSender`. */
+export async function openBulkWire(address: Address, options: ConnectOptions): Promise<Wire> {
+  const arena = new ArenaSocket()
+  return takeWire(await connectAny(address, { ...options, arena }, undefined), address, arena)
 }
 
 /** Opens an ordinary connection as frames, for COPY. */
 export async function openWire(address: Address, options: ConnectOptions): Promise<Wire> {
-  return takeWire(await connectAny(address, options, false), address)
+  return takeWire(await connectAny(address, options, undefined), address)
 }
 
 // The library has done the handshake, the password and TLS; from here on the socket is ours.
@@ -195,7 +209,7 @@ function streamOf(client: pg.Client): Duplex {
 async function connectAny(
   address: Address,
   options: ConnectOptions,
-  replication: boolean,
+  replication: Replication,
 ): Promise<pg.Client> {
   const failures: unknown[] = []
   let standby: number | undefined
@@ -221,7 +235,7 @@ async function isStandby(
   at: Address['hosts'][number],
   options: ConnectOptions,
 ): Promise<boolean> {
-  const client = await connect(address, at, { ...options, arena: undefined }, false)
+  const client = await connect(address, at, { ...options, arena: undefined }, undefined)
   await using session = new Session(client, address.shown)
   const [row] = await session.query('select pg_is_in_recovery() as standby', options)
   return row?.['standby'] === 't'
@@ -231,7 +245,7 @@ async function connect(
   address: Address,
   at: Address['hosts'][number],
   options: ConnectOptions,
-  replication: boolean,
+  replication: Replication,
 ): Promise<pg.Client> {
   if (address.sslMode !== 'prefer') return dial(address, at, options, replication)
   try {
@@ -248,7 +262,7 @@ async function dial(
   address: Address,
   at: Address['hosts'][number],
   options: ConnectOptions,
-  replication: boolean,
+  replication: Replication,
 ): Promise<pg.Client> {
   const { signal, applicationName = 'redoubt', arena } = options
   signal.throwIfAborted()
@@ -264,7 +278,7 @@ async function dial(
     keepAliveInitialDelayMillis: keepAliveMs,
     ssl,
     ...(address.password === undefined ? {} : { password: address.password }),
-    ...(replication ? { replication: 'true' } : {}),
+    ...(replication ? { replication } : {}),
     ...(arena && ssl === false && arena.socket.pending && !arena.socket.destroyed
       ? { stream: () => arena.socket }
       : {}),

@@ -20,6 +20,8 @@ import { toAt, tryParseLsn } from './lsn.ts'
 import { probePostgres } from './probe.ts'
 import { provePostgres } from './prove.ts'
 import { restorePostgres } from './restore.ts'
+import { PostgresRows } from './rows.ts'
+import { PostgresSchema } from './schema.ts'
 
 /** The prefix of the logical messages that `beat` writes. */
 export const beatPrefix = 'redoubt'
@@ -59,6 +61,8 @@ function parseTarget(text: string): Target | undefined {
 
 class PostgresEngine implements Engine {
   readonly facts: SourceFacts
+  readonly schema: PostgresSchema
+  readonly rows: PostgresRows
   readonly #address: Address
   readonly #server: ServerFacts
   readonly #log: Log
@@ -70,6 +74,8 @@ class PostgresEngine implements Engine {
     this.#server = server
     this.#log = log
     this.facts = toSourceFacts(server)
+    this.schema = new PostgresSchema(address, server)
+    this.rows = new PostgresRows(address, server)
   }
 
   async probe(use: Use, options: { readonly signal: AbortSignal }): Promise<Finding[]> {

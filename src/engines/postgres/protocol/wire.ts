@@ -8,6 +8,9 @@ export type Message = { readonly type: string; readonly body: Buffer }
 /** Rows of one result set, as text; undefined stands for null. */
 export type Rows = readonly (readonly (string | undefined)[])[]
 
+/** Bytes of CopyData messages as they came, heads included, and how many messages end in them. */
+export type CopyRun = { readonly bytes: Buffer; readonly messages: number }
+
 /** A message longer than this is taken for a broken stream. */
 const messageBytesMax = 1 << 30
 /** What waits to be read before the socket is paused. */
@@ -18,6 +21,8 @@ const answerMaxMs = 120_000
 const bulkMessageBytesMax = 8 << 20
 /** Reads smaller than this are gathered for a moment while the stream is busy. */
 const smallReadBytes = 64 << 10
+const headBytes = 5
+const copyData = 'd'.charCodeAt(0)
 
 /**
  * Frames of the PostgreSQL protocol on a connection that is authenticated and idle: one reader, who pulls.
@@ -37,6 +42,8 @@ export class Wire {
   #coalesceAlways = false
   #lastReadMs = 0
   #resumeTimer: NodeJS.Timeout | undefined
+  /** Bytes of a CopyData message whose beginning has been handed out by `copyRun`. */
+  #runLeft = 0
 
   /** `what` names the connection in messages; `onDrained` hears that nothing that was read is in use any more. */
   constructor(stream: Duplex, what: string, onDrained?: () => void) {
@@ -160,6 +167,66 @@ export class Wire {
         throw new Fault('protocol', `${doing}: message ${message.type} came, not ${wanted}`)
       }
       return message
+    }
+  }
+
+  /**
+   * The next bytes of CopyData messages as they came, cut anywhere, for whoever passes them on; undefined when the next
+   * message is another one. They hold until the next call.
+   */
+  async copyRun(signal: AbortSignal): Promise<CopyRun | undefined> {
+    for (;;) {
+      signal.throwIfAborted()
+      const isNew = this.#runLeft === 0 && this.#buffered >= headBytes
+      if (isNew && this.#peek(headBytes)[0] !== copyData) return undefined
+      const run = this.#cutRun()
+      if (run) return run
+      if (this.#ended) throw this.#lost()
+      if (this.#buffered === 0) this.#onDrained?.()
+      this.#stream.resume()
+      await this.#arrival(signal, Number.POSITIVE_INFINITY)
+    }
+  }
+
+  // What is in the first chunk, up to another message, or to a head that is not whole.
+  #cutRun(): CopyRun | undefined {
+    const chunk = this.#chunks[0]
+    if (!chunk) return undefined
+    let messages = this.#runLeft > 0 && this.#runLeft <= chunk.length ? 1 : 0
+    let at = this.#runLeft
+    while (at + headBytes <= chunk.length && chunk[at] === copyData) {
+      const size = chunk.readInt32BE(at + 1)
+      if (size < 4 || size > messageBytesMax) {
+        throw new Fault('protocol', `read from ${this.#what}: message of ${size} bytes`)
+      }
+      at += size + 1
+      if (at <= chunk.length) messages += 1
+    }
+    this.#runLeft = Math.max(0, at - chunk.length)
+    const size = Math.min(at, chunk.length)
+    if (size === 0) return undefined
+    const bytes = this.#cut(size)
+    if (this.#buffered <= bufferedBytesMax && !this.#resumeTimer) this.#stream.resume()
+    return { bytes, messages }
+  }
+
+  /** Passes on what `copyRun` gave. When this returns, the bytes are used no more. */
+  async forward(bytes: Buffer, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
+    if (this.#ended) throw this.#lost()
+    const stop = () => this.#stream.destroy()
+    signal.addEventListener('abort', stop, { once: true })
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#stream.write(bytes, (error) => (error ? reject(error) : resolve()))
+      })
+    } catch (error) {
+      signal.throwIfAborted()
+      throw this.#failure === undefined
+        ? fromPostgres(error, `write to ${this.#what}`)
+        : this.#lost()
+    } finally {
+      signal.removeEventListener('abort', stop)
     }
   }
 

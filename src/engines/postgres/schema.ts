@@ -1,0 +1,93 @@
+import { Fault, isFault } from '#base/faults'
+import type { Finding } from '#change/finding'
+import type {
+  CheckOptions,
+  MakeOptions,
+  Schema,
+  SchemaObject,
+  SchemaSource,
+  SchemaTarget,
+  Selection,
+} from '#change/schema'
+import { type Address, openSession, type Session } from './connection.ts'
+import type { ServerFacts } from './facts.ts'
+import { catalogSettings, readSchema } from './schema-reader.ts'
+
+type Options = { readonly signal: AbortSignal }
+
+/** The objects of one database: read from its catalog, and made. */
+export class PostgresSchema implements SchemaSource, SchemaTarget {
+  readonly #address: Address
+  readonly #facts: ServerFacts
+
+  constructor(address: Address, facts: ServerFacts) {
+    this.#address = address
+    this.#facts = facts
+  }
+
+  async readSchema(selection: Selection, { signal }: Options): Promise<Schema> {
+    await using session = await openSession(this.#address, { signal })
+    return await readSchema(session, this.#facts, selection, signal)
+  }
+
+  async checkSchema(_schema: Schema, { signal }: CheckOptions): Promise<Finding[]> {
+    signal.throwIfAborted()
+    return []
+  }
+
+  async makeObjects(objects: readonly SchemaObject[], options: MakeOptions): Promise<void> {
+    const { signal, progress, onMade } = options
+    await using session = await openSession(this.#address, { signal })
+    await session.query(catalogSettings, { signal })
+    let present: ReadonlyMap<string, SchemaObject> | undefined
+    for (const object of inOrderOfNeeds(objects)) {
+      progress.current = object.id
+      try {
+        await make(session, object, signal)
+      } catch (error) {
+        if (!isFault(error, 'exists')) throw error
+        present ??= await this.#present(signal)
+        checkSame(object, present.get(object.id), error)
+      }
+      onMade(object)
+    }
+  }
+
+  async #present(signal: AbortSignal): Promise<ReadonlyMap<string, SchemaObject>> {
+    const all: Selection = { accepts: () => true, map: (name) => name, accounts: true }
+    const { objects } = await this.readSchema(all, { signal })
+    return new Map(objects.map((object) => [object.id, object]))
+  }
+}
+
+// Statements in one message are one transaction: an object is there with all that is said of it, or it is not.
+async function make(session: Session, object: SchemaObject, signal: AbortSignal): Promise<void> {
+  if (object.statements.length === 0) return
+  await session.query(object.statements.join('\n;\n'), { signal, doing: `make ${object.id}` })
+}
+
+function checkSame(wanted: SchemaObject, there: SchemaObject | undefined, error: Fault): void {
+  if (there && there.statements.join(';') === wanted.statements.join(';')) return
+  throw new Fault('exists', `make ${wanted.id}: one that differs is there`, {
+    cause: error,
+    hint: `Drop it on the target, or leave it out. The target has: ${there?.statements[0] ?? 'something else of that name'}`,
+  })
+}
+
+/** As they come, each behind those that it needs. */
+function inOrderOfNeeds(objects: readonly SchemaObject[]): readonly SchemaObject[] {
+  const byId = new Map(objects.map((object) => [object.id, object]))
+  const ordered = new Set<SchemaObject>()
+  const begun = new Set<SchemaObject>()
+  const visit = (object: SchemaObject) => {
+    if (begun.has(object)) return
+    begun.add(object)
+    for (const id of object.needs) {
+      const needed = byId.get(id)
+      if (needed) visit(needed)
+    }
+    ordered.add(object)
+  }
+  for (const object of objects) visit(object)
+  return [...ordered]
+}
