@@ -16,6 +16,7 @@ import { fileEntry, folderEntry } from './layout.ts'
 import { beginning, fileNumber, formatPlace } from './position.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
+import { ProgramOutput } from './program-output.ts'
 import { readXbstream } from './xbstream.ts'
 
 export const physicalLayout = 'xbstream-1'
@@ -95,12 +96,14 @@ async function runBackup(
   timeUs: bigint,
   signal: AbortSignal,
 ): Promise<Taken> {
+  await using output = await ProgramOutput.open()
   const child = spawn(...mortal([program, ...args]), {
     cwd: '/',
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', output.end, 'pipe'],
   })
+  output.handedOver()
   let said = ''
-  child.stderr.on('data', (bytes: Buffer) => {
+  child.stderr?.on('data', (bytes: Buffer) => {
     said = (said + bytes.toString()).slice(-8000)
   })
   const { promise: ended, resolve, reject } = Promise.withResolvers<number | null>()
@@ -112,7 +115,7 @@ async function runBackup(
   let taken: Taken | undefined
   let failure: unknown
   try {
-    taken = await spread(child.stdout as AsyncIterable<Buffer>, sink, timeUs, signal)
+    taken = await new Spread(sink, timeUs).run(output.read(), signal)
   } catch (error) {
     failure = error
     child.kill('SIGTERM')
@@ -134,44 +137,74 @@ async function runBackup(
   return taken
 }
 
+type OpenFile = { readonly writer: BlockWriter; readonly isInfo: boolean }
+
 /** Writes each file of the stream in blocks: its pages change in place. Several are open side by side. */
-async function spread(
-  stream: AsyncIterable<Buffer>,
-  sink: BaseSink,
-  timeUs: bigint,
-  signal: AbortSignal,
-): Promise<Taken> {
-  const open = new Map<string, BlockWriter>()
-  const folders = new Set<string>()
-  let info = ''
-  let sizeBytes = 0n
-  for await (const chunk of readXbstream(stream)) {
-    signal.throwIfAborted()
-    const { path } = chunk
-    const at = safePath(path)
-    let writer = open.get(path)
-    if (!writer) {
-      if (open.size >= openFilesMax) {
-        throw new Fault('protocol', `read backup stream: ${open.size} files are open in it`)
+class Spread {
+  readonly #sink: BaseSink
+  readonly #timeUs: bigint
+  readonly #open = new Map<string, OpenFile>()
+  readonly #folders = new Set<string>()
+  /** Files whose last blocks are on their way to the store: bounded by the sink's blocks. */
+  readonly #ending = new Set<Promise<void>>()
+  #failure: { readonly error: unknown } | undefined
+  #info = ''
+  #sizeBytes = 0n
+
+  constructor(sink: BaseSink, timeUs: bigint) {
+    this.#sink = sink
+    this.#timeUs = timeUs
+  }
+
+  async run(stream: AsyncIterable<Buffer>, signal: AbortSignal): Promise<Taken> {
+    try {
+      for await (const { path, bytes } of readXbstream(stream)) {
+        signal.throwIfAborted()
+        if (this.#failure) throw this.#failure.error
+        const file = this.#open.get(path) ?? (await this.#begin(path))
+        if (!bytes) this.#end(path, file.writer)
+        else await this.#take(file, bytes)
       }
-      await makeFolders(sink, folders, dirname(at), timeUs)
-      writer = sink.blocks(at, fileEntry(timeUs))
-      open.set(path, writer)
+    } finally {
+      await Promise.all(this.#ending)
     }
-    if (chunk.kind === 'end') {
-      await writer.end()
-      open.delete(path)
-      continue
+    if (this.#failure) throw this.#failure.error
+    if (this.#open.size > 0) {
+      throw new Fault('protocol', `read backup stream: ${[...this.#open.keys()][0]} has no end`)
     }
-    const { bytes } = chunk
-    sizeBytes += BigInt(bytes.length)
-    if (infoNames.has(at) && info.length + bytes.length < infoMaxBytes) info += bytes.toString()
-    await writer.write(bytes)
+    return { info: this.#info, sizeBytes: this.#sizeBytes }
   }
-  if (open.size > 0) {
-    throw new Fault('protocol', `read backup stream: ${[...open.keys()][0]} has no end`)
+
+  async #begin(path: string): Promise<OpenFile> {
+    if (this.#open.size >= openFilesMax) {
+      throw new Fault('protocol', `read backup stream: ${this.#open.size} files are open in it`)
+    }
+    const at = safePath(path)
+    await makeFolders(this.#sink, this.#folders, dirname(at), this.#timeUs)
+    const writer = this.#sink.blocks(at, fileEntry(this.#timeUs))
+    const file = { writer, isInfo: infoNames.has(at) }
+    this.#open.set(path, file)
+    return file
   }
-  return { info, sizeBytes }
+
+  async #take({ writer, isInfo }: OpenFile, bytes: Buffer): Promise<void> {
+    this.#sizeBytes += BigInt(bytes.length)
+    if (isInfo && this.#info.length + bytes.length < infoMaxBytes) this.#info += bytes.toString()
+    const room = writer.write(bytes)
+    if (room) await room
+  }
+
+  #end(path: string, writer: BlockWriter): void {
+    this.#open.delete(path)
+    const ending: Promise<void> = writer
+      .end()
+      .then(() => undefined)
+      .catch((error: unknown) => {
+        this.#failure ??= { error }
+      })
+      .finally(() => this.#ending.delete(ending))
+    this.#ending.add(ending)
+  }
 }
 
 /** Paths come from a program: none may lead out of the base. */

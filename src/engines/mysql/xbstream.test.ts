@@ -24,9 +24,7 @@ async function collect(pieces: readonly Buffer[]): Promise<Record<string, string
     yield* pieces
   })()
   for await (const chunk of readXbstream(source)) {
-    if (chunk.kind === 'bytes')
-      files[chunk.path] = (files[chunk.path] ?? '') + chunk.bytes.toString()
-    else files[chunk.path] = `${files[chunk.path] ?? ''}.`
+    files[chunk.path] = (files[chunk.path] ?? '') + (chunk.bytes?.toString() ?? '.')
   }
   return files
 }

@@ -2,10 +2,8 @@ import { crc32 } from 'node:zlib'
 import { Reader } from '#base/bytes'
 import { Fault } from '#base/faults'
 
-/** A run of one file's bytes, or its end. */
-export type StreamChunk =
-  | { readonly kind: 'bytes'; readonly path: string; readonly bytes: Buffer }
-  | { readonly kind: 'end'; readonly path: string }
+/** A run of one file's bytes, or its end where there are none. A run lasts until the next one is asked for. */
+export type StreamChunk = { readonly path: string; readonly bytes: Buffer | undefined }
 
 const magic = 'XBSTCK01'
 const pathMaxBytes = 4096
@@ -42,7 +40,7 @@ export async function* readXbstream(
         const bytes = rest.subarray(0, open.left)
         rest = rest.subarray(bytes.length)
         takeIn(open, bytes)
-        yield { kind: 'bytes', path: open.path, bytes }
+        yield { path: open.path, bytes }
         if (open.left === 0) open = undefined
         continue
       }
@@ -52,7 +50,7 @@ export async function* readXbstream(
       if (!parsed) break
       rest = joined.subarray(parsed.size)
       open = begin(parsed, places)
-      if (parsed.kind === 'end') yield { kind: 'end', path: parsed.path }
+      if (parsed.kind === 'end') yield { path: parsed.path, bytes: undefined }
     }
   }
   if (open || head.length > 0) {
