@@ -17,6 +17,7 @@ import type { FamilyServer } from '../../../test/support/servers/mysql-family.ts
 import { giveToServerUser } from '../../../test/support/servers/process.ts'
 import { mysql } from './mysql.ts'
 import { Session } from './protocol/session.ts'
+import { temporaryFolder } from './scratch.ts'
 import { parseEndpoint } from './protocol/endpoint.ts'
 
 /** Replay of the archived log of a server of either family. */
@@ -235,6 +236,8 @@ export function scratchTests(start: StartServer): void {
     url.password = 'dolphin-secret'
     const signal = AbortSignal.timeout(30_000)
     await using session = await Session.open(parseEndpoint(url.href), { signal })
+    const temporary = await session.one('select @@global.tmpdir', { signal })
+    assert.equal(temporary?.[0], temporaryFolder(to))
     const rows = await session.texts('select count(*) from types.no_key', { signal })
     assert.deepEqual(rows, [['4']])
     await session.query('shutdown', { signal })

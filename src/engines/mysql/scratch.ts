@@ -169,6 +169,14 @@ export async function runProgram(
 /** What the path of a local socket may take, its ending included. */
 const socketBytesMax = 107
 
+/**
+ * For the temporary tables of a server that stays: one that starts removes those of its neighbours from a folder that it
+ * shares with them. Beside its data: below it every folder is a database to MariaDB.
+ */
+export function temporaryFolder(dataDirectory: string): string {
+  return `${resolve(dataDirectory)}.redoubt-tmp`
+}
+
 function socketIn(folder: string): string {
   return join(folder, 'redoubt.sock')
 }
@@ -199,6 +207,8 @@ export class LocalServer implements AsyncDisposable {
     const scratch = stays ? undefined : await mkdtemp(join(tmpdir(), 'redoubt-server-'))
     if (serverUser && scratch) await chown(scratch, serverUser.uid, serverUser.gid)
     const folder = scratch ?? dataDirectory
+    const temporary = scratch ?? temporaryFolder(dataDirectory)
+    if (!scratch) await makeServerFolder(temporary)
     const listen = port ? [`--port=${port}`, '--bind-address=127.0.0.1'] : ['--skip-networking']
     const args = [
       options.defaultsFile ? `--defaults-file=${options.defaultsFile}` : '--no-defaults',
@@ -215,7 +225,7 @@ export class LocalServer implements AsyncDisposable {
     const child = spawn(program, all, {
       cwd: '/',
       stdio: ['ignore', log, log],
-      env: { ...process.env, HOME: '/nonexistent', TMPDIR: scratch ?? tmpdir() },
+      env: { ...process.env, HOME: '/nonexistent', TMPDIR: temporary },
       // A group of its own: an interrupt at the terminal is ours to handle.
       detached: true,
       ...serverUser,
