@@ -198,7 +198,7 @@ class Copy {
     const { session } = reader
     for (;;) {
       const job = this.#ready.shift() ?? (await this.#plan(session, signal))
-      if (!job) return await this.#letGo(session, signal)
+      if (!job) return this.#letGo(session, signal)
       await this.#copy(reader, job, signal)
       const left = (this.#open.get(job.table) ?? 1) - 1
       this.#open.set(job.table, left)
@@ -349,6 +349,7 @@ function describe(catalog: Catalog, files: ReadonlyMap<Table, StoredFile[]>): St
       program: kind,
       create: toText(create),
       ...program,
+      table: undefined,
     })),
   ]
 }

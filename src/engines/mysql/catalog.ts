@@ -53,6 +53,8 @@ export type Program = {
   readonly collation: string
   readonly databaseCollation: string
   readonly timeZone?: string | undefined
+  /** A trigger's. */
+  readonly table?: string | undefined
 }
 
 export type View = {
@@ -101,13 +103,17 @@ export function hasRows(table: Table): boolean {
   return !rowlessEngines.has(table.engine.toUpperCase())
 }
 
+/** Whether something is read: a database (without a name), or a thing in it. */
+export type Wanted = (database: string, name: string | undefined) => boolean
+
 /** Reads everything that makes up the user's databases but the rows. */
 export async function readCatalog(
   session: Session,
   flavor: Flavor,
   signal: AbortSignal,
+  wants: Wanted = () => true,
 ): Promise<Catalog> {
-  const reader = new CatalogReader(session, flavor, signal)
+  const reader = new CatalogReader({ session, flavor, signal, wants })
   return reader.read()
 }
 
@@ -115,11 +121,18 @@ class CatalogReader {
   readonly #session: Session
   readonly #flavor: Flavor
   readonly #signal: AbortSignal
+  readonly #wants: Wanted
 
-  constructor(session: Session, flavor: Flavor, signal: AbortSignal) {
-    this.#session = session
-    this.#flavor = flavor
-    this.#signal = signal
+  constructor(parts: {
+    readonly session: Session
+    readonly flavor: Flavor
+    readonly signal: AbortSignal
+    readonly wants: Wanted
+  }) {
+    this.#session = parts.session
+    this.#flavor = parts.flavor
+    this.#signal = parts.signal
+    this.#wants = parts.wants
   }
 
   async read(): Promise<Catalog> {
@@ -135,7 +148,7 @@ class CatalogReader {
     }
     for (const name of names.filter((own) => !systemDatabases.has(own.toLowerCase()))) {
       // A leading # marks folders that are no databases, such as lost+found.
-      if (name.startsWith('#mysql50#')) continue
+      if (name.startsWith('#mysql50#') || !this.#wants(name, undefined)) continue
       const row = await this.#first(`SHOW CREATE DATABASE ${quoteName(name)}`)
       databases.push({ name, create: row[1] ?? '' })
       await this.#database(name, parts)
@@ -161,6 +174,7 @@ class CatalogReader {
     )
     for (const row of rows) {
       const name = row[0] ?? ''
+      if (!this.#wants(database, name)) continue
       // Of a table that somebody holds the server shows no more than the name.
       if (row[1] === null || (row[1] === 'BASE TABLE' && !columns.has(name))) {
         throw new Fault('locked', `read what ${quoteNames(database, name)} is: it is being changed`)
@@ -271,15 +285,17 @@ class CatalogReader {
        ORDER BY FIELD(ROUTINE_TYPE, 'FUNCTION', 'PROCEDURE', 'PACKAGE', 'PACKAGE BODY'), ROUTINE_NAME`,
     )
     const triggers = await this.#texts(
-      `SELECT 'trigger', TRIGGER_NAME FROM ${schema}.TRIGGERS WHERE ${is('TRIGGER_SCHEMA')}
+      `SELECT 'trigger', TRIGGER_NAME, EVENT_OBJECT_TABLE FROM ${schema}.TRIGGERS WHERE ${is('TRIGGER_SCHEMA')}
        ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ${this.#triggerOrder()}`,
     )
     const events = await this.#texts(
       `SELECT 'event', EVENT_NAME FROM ${schema}.EVENTS WHERE ${is('EVENT_SCHEMA')} ORDER BY 2`,
     )
-    for (const [kind, name] of [...routines, ...triggers, ...events]) {
+    for (const [kind, name, table] of [...routines, ...triggers, ...events]) {
       if (this.#flavor.family === 'mysql' && name === null) continue
-      into.push(await this.#program(database, kind as Program['kind'], name ?? ''))
+      if (!this.#wants(database, table ?? name ?? '')) continue
+      const program = await this.#program(database, kind as Program['kind'], name ?? '')
+      into.push(table ? { ...program, table } : program)
     }
   }
 
@@ -352,8 +368,12 @@ function createColumn(name: string, type: string): Column {
   const quoted = quoteName(name)
   // FLOAT is printed with six digits; as DOUBLE it is printed so that it reads back as the same number.
   const select = type === 'float' ? `${quoted} * 1e0` : quoted
-  const load = textTypes.has(type) ? 'text' : type === 'enum' ? 'enum' : 'plain'
-  return { name, load, select }
+  return { name, load: loadOf(type), select }
+}
+
+/** How values go into a column of this data type. */
+export function loadOf(type: string): ColumnLoad {
+  return textTypes.has(type) ? 'text' : type === 'enum' ? 'enum' : 'plain'
 }
 
 function periodColumns(create: string): string[] {

@@ -1,5 +1,5 @@
 import { Fault } from '#base/faults'
-import type { StoredTable } from './layout.ts'
+import { complain, type LoadTable } from './complain.ts'
 import type { Session } from './protocol/session.ts'
 import { quoteName, quoteNames } from './sql.ts'
 
@@ -10,13 +10,13 @@ const tab = 9
 const backslash = 0x5c
 const quote = 0x27
 
-/** Puts lines of LOAD DATA in by INSERT statements, for a target that takes no local files. */
+/** Puts lines of LOAD DATA in by INSERT statements within the caller's transaction, for a target that takes no local files. */
 export async function insertRows(
   session: Session,
-  table: StoredTable,
+  table: LoadTable,
   content: AsyncIterable<Buffer>,
   signal: AbortSignal,
-): Promise<{ readonly affectedRows: number; readonly warnings: number }> {
+): Promise<{ readonly affectedRows: number }> {
   const names = table.columns.map((column) => quoteName(column.name)).join(',')
   const head = Buffer.from(
     `INSERT INTO ${quoteNames(table.database, table.name)} (${names}) VALUES `,
@@ -24,7 +24,6 @@ export async function insertRows(
   let values: Buffer[] = []
   let size = 0
   let affectedRows = 0
-  let warnings = 0
   const send = async () => {
     if (values.length === 0) return
     const sql = Buffer.concat([
@@ -33,11 +32,10 @@ export async function insertRows(
     ])
     const done = await session.query(sql, { signal })
     affectedRows += done.affectedRows
-    warnings += done.warnings
+    if (done.warnings > 0) await complain(session, table, signal)
     values = []
     size = 0
   }
-  await session.query('START TRANSACTION', { signal })
   for await (const line of lines(content)) {
     const row = toValues(line, table)
     values.push(row)
@@ -45,8 +43,7 @@ export async function insertRows(
     if (size >= statementBytes) await send()
   }
   await send()
-  await session.query('COMMIT', { signal })
-  return { affectedRows, warnings }
+  return { affectedRows }
 }
 
 const comma = Buffer.from(',')
@@ -69,7 +66,7 @@ async function* lines(content: AsyncIterable<Buffer>): AsyncGenerator<Buffer, vo
 }
 
 /** The escapes of a line mean the same in a string literal; quotes get theirs. */
-function toValues(line: Buffer, table: StoredTable): Buffer {
+function toValues(line: Buffer, table: LoadTable): Buffer {
   const out: Buffer[] = [Buffer.from('(')]
   let start = 0
   for (const [index, column] of table.columns.entries()) {

@@ -5,6 +5,7 @@ import { retry } from '#base/retry'
 import { eachLimit, tasks } from '#base/tasks'
 import type { BaseReader } from '#engines'
 import { loadRows } from './catalog.ts'
+import { complain } from './complain.ts'
 import { splitTable } from './ddl.ts'
 import { insertRows } from './insert.ts'
 import {
@@ -30,10 +31,6 @@ import type { Selection } from './targets.ts'
 
 /** Below that a table's indexes cost less with the rows than by themselves. */
 const deferIndexesFromBytes = 1024 * 1024
-/** What the server says of an ENUM's empty error value, among others. */
-const truncatedNumber = 1265
-/** Warnings of what a later version will refuse: nothing happened to a value. */
-const deprecations = new Set([1287, 1681, 3719, 3778, 6414])
 /** Deadlocks and lock waits of parallel loads into one table pass. */
 const loading = { triesMax: 5, firstDelayMs: 100, delayMaxMs: 2_000 }
 
@@ -174,32 +171,46 @@ export class Load {
       })
     }
     const content = counted(files.read(file.path, { signal }), progress)
-    const loaded = this.#canLocal
-      ? await session.load(loadRows(table, table.columns, file.path), content, { signal })
-      : await insertRows(session, table, content, signal)
-    if (loaded.warnings > 0) await this.#complain(session, table, signal)
-    if (loaded.affectedRows !== file.rows) {
+    const rows = this.#canLocal
+      ? await this.#local(session, table, { path: file.path, content }, signal)
+      : await this.#insert(session, table, content, signal)
+    if (rows !== file.rows) {
       throw new Fault(
         'corrupt',
-        `load ${quoteNames(table.database, table.name)}: ${loaded.affectedRows} rows of ${file.path} went in, the base has ${file.rows}`,
+        `load ${quoteNames(table.database, table.name)}: ${rows} rows of ${file.path} went in, the base has ${file.rows}`,
       )
     }
-    this.rows += loaded.affectedRows
+    this.rows += rows
   }
 
-  /** Whatever the server changed of a value while it took it in is damage. */
-  async #complain(session: Session, table: StoredTable, signal: AbortSignal): Promise<void> {
-    const rows = await session.texts('SHOW WARNINGS', { signal })
-    const enums = table.columns.filter((column) => column.load === 'enum')
-    const harmless = (number: string | null | undefined, text: string) =>
-      Number(number) === truncatedNumber && enums.some(({ name }) => text.includes(`'${name}'`))
-    const bad = rows
-      .filter(([level, number, text]) => level !== 'Note' && !harmless(number, text ?? ''))
-      .filter(([, number]) => !deprecations.has(Number(number)))
-      .slice(0, 5)
-    if (bad.length === 0) return
-    const said = bad.map(([, number, text]) => `${text} (${number})`).join('; ')
-    throw new Fault('engine', `load ${quoteNames(table.database, table.name)}: ${said}`)
+  async #local(
+    session: Session,
+    table: StoredTable,
+    { path, content }: { readonly path: string; readonly content: AsyncIterable<Buffer> },
+    signal: AbortSignal,
+  ): Promise<number> {
+    const sql = loadRows(table, table.columns, path)
+    const done = await session.load(sql, content, { signal })
+    if (done.warnings > 0) await complain(session, table, signal)
+    return done.affectedRows
+  }
+
+  async #insert(
+    session: Session,
+    table: StoredTable,
+    content: AsyncIterable<Buffer>,
+    signal: AbortSignal,
+  ): Promise<number> {
+    try {
+      await session.query('START TRANSACTION', { signal })
+      const done = await insertRows(session, table, content, signal)
+      await session.query('COMMIT', { signal })
+      return done.affectedRows
+    } catch (error) {
+      // The next transaction's beginning would commit what there is of this one.
+      session.destroy()
+      throw error
+    }
   }
 
   async #indexes(session: Session, table: StoredTable): Promise<void> {

@@ -14,6 +14,7 @@ import type {
 } from '#engines'
 import { takeLogicalBase } from './base.ts'
 import { writeBeat } from './beat.ts'
+import { MysqlRows } from './copy-rows.ts'
 import { type Flavor, parseFlavor } from './flavor.ts'
 import { isGtid } from './gtid.ts'
 import { readFacts } from './facts.ts'
@@ -25,6 +26,7 @@ import { proveMysql } from './prove.ts'
 import { type Endpoint, parseEndpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { restoreMysql } from './restore.ts'
+import { MysqlSchema } from './schema.ts'
 
 /** MySQL 5.6 to 9 and MariaDB 10.5 to 12. */
 export const mysql: EngineKind = {
@@ -76,6 +78,8 @@ function parseTarget(text: string): Target | undefined {
 
 class MysqlEngine implements Engine {
   readonly facts: SourceFacts
+  readonly schema: MysqlSchema
+  readonly rows: MysqlRows
   readonly #endpoint: Endpoint
   readonly #flavor: Flavor
   readonly #log: Log
@@ -86,6 +90,8 @@ class MysqlEngine implements Engine {
     this.#endpoint = endpoint
     this.#flavor = flavor
     this.facts = facts
+    this.schema = new MysqlSchema(endpoint, flavor)
+    this.rows = new MysqlRows({ endpoint, flavor, history: facts.history })
     this.#session = session
     this.#log = log
   }

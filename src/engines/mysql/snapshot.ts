@@ -2,7 +2,7 @@ import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import { retry } from '#base/retry'
 import { systemTime } from '#base/time'
-import { isTransactional, hasRows, readCatalog, type Catalog } from './catalog.ts'
+import { isTransactional, hasRows, readCatalog, type Catalog, type Wanted } from './catalog.ts'
 import type { Flavor } from './flavor.ts'
 import { type PartitionIds, readPartitions } from './partitions.ts'
 import { isSmall, pin, pinListed, pinnable, pinnedMaxMs, readTableNames } from './pins.ts'
@@ -49,6 +49,7 @@ type Context = {
   readonly flavor: Flavor
   readonly signal: AbortSignal
   readonly log: Log
+  readonly wants: Wanted | undefined
 }
 
 /** What an attempt that worked brings. */
@@ -61,7 +62,13 @@ type Moment = Pick<Snapshot, 'end' | 'gtids' | 'timeUs' | 'blockedMs'>
 export async function openSnapshot(
   endpoint: Endpoint,
   flavor: Flavor,
-  options: { readonly parallel: number; readonly signal: AbortSignal; readonly log: Log },
+  options: {
+    readonly parallel: number
+    readonly signal: AbortSignal
+    readonly log: Log
+    /** What of it is meant; all without it. */
+    readonly wants?: Wanted | undefined
+  },
 ): Promise<Snapshot> {
   const { signal, log } = options
   await using stack = new AsyncDisposableStack()
@@ -73,7 +80,7 @@ export async function openSnapshot(
     await prepareReader(session, flavor, signal)
     sessions.push(session)
   }
-  const context = { endpoint, flavor, signal, log }
+  const context = { endpoint, flavor, signal, log, wants: options.wants }
   const freezer = await open()
   for (const session of [guard, freezer]) {
     // They hold their locks while they say nothing, maybe for hours.
@@ -188,7 +195,7 @@ async function byStages(
   // would hold up all who write to the table, and bring nothing. Those that still copy are kept from getting so far.
   await reader.query('START TRANSACTION', { signal })
   await pinListed(reader, names, signal)
-  const catalog = await readCatalog(reader, flavor, signal)
+  const catalog = await readCatalog(reader, flavor, signal, context.wants)
   const partitions = await readPartitions(reader, flavor, signal)
   const small = isSmall(catalog)
   const startMs = systemTime.monotonicMs()
@@ -251,7 +258,7 @@ async function byInstanceLock(
   const { flavor, signal, endpoint } = context
   const mayLock = flavor.instanceLock && (await lockInstance(guard, signal))
   await using reader = await openCatalogReader(endpoint, lockWaitSeconds, signal)
-  const catalog = await readCatalog(reader, flavor, signal)
+  const catalog = await readCatalog(reader, flavor, signal, context.wants)
   const partitions = await readPartitions(reader, flavor, signal)
   if (mayLock && flavor.performanceLogStatus && unsafe(catalog).length === 0) {
     const moment = await byLogStatus(context, reader, sessions)

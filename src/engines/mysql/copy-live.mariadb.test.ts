@@ -1,0 +1,4 @@
+import { startMariadb } from '../../../test/support/servers/mariadb.ts'
+import { copyLiveTests } from './copy-live.suite.ts'
+
+copyLiveTests(startMariadb)
