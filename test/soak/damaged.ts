@@ -1,47 +1,39 @@
-// Each stored object in turn is damaged in every way; a check and the restores must find it, name it, or do without it.
+// Each object of a vault is damaged in turn and in every way: a check and the restores must find it, name it, or do without it.
 import { seededRandom } from '#base/random'
-import { openStorage } from '#storage/all'
-import { damages } from '../support/damaged/damage.ts'
 import { inProcess, lookAtSound } from '../support/damaged/look.ts'
-import { damageTrial, type DamageTrial, makeSparseVault } from '../support/damaged/trials.ts'
-import { classOf, VaultWorld } from '../support/killed/vault-world.ts'
+import { damageEach, everyInjury, keysOf } from '../support/damaged/rows.ts'
+import { beginFiles, beginMariadb, beginPostgres, type OwnSite } from '../support/damaged/sites.ts'
 import { recordTrial } from '../support/record-trial.ts'
 
 const seed = Number(process.env['REDOUBT_SOAK_SEED'] ?? 1)
-/** For a part of it: so many trials, chosen by the seed. */
+/** For a part of it: so many trials of a vault, chosen by the seed; and which vaults. */
 const trialsMax = Number(process.env['REDOUBT_SOAK_DAMAGED'] ?? Infinity)
-/** Of so many log parts alike one is taken. */
-const partsOf = Number(process.env['REDOUBT_SOAK_DAMAGED_PARTS'] ?? 1)
-const random = seededRandom(seed)
-const startedMs = performance.now()
+const wanted = (process.env['REDOUBT_SOAK_VAULTS'] ?? 'files,mariadb,postgres').split(',')
+/** So many trials make a line of the results. */
+const portion = Number(process.env['REDOUBT_SOAK_PORTION'] ?? 100)
 
-await using world = await VaultWorld.begin()
-await world.build()
-await world.server.stop()
-const url = await makeSparseVault(world)
-const site = { world, url }
-const sound = await lookAtSound(site, inProcess)
-const keys = (await Array.fromAsync((await openStorage(url)).list(''))).map(({ key }) => key)
-const chosen = keys.filter((key) => classOf(key) !== 'log part' || random() * partsOf < 1)
-const all = chosen.flatMap((key) => damages.map((damage) => ({ key, damage, rank: random() })))
-const shuffled = all.sort((a, b) => a.rank - b.rank).slice(0, trialsMax)
-
-const table: Record<string, Record<string, number>> = {}
-const failures: DamageTrial[] = []
-let tried = 0
-for (const { key, damage } of shuffled) {
-  const trial = await damageTrial({ site, key, damage, random, commands: inProcess, sound })
-  if (!trial) continue
-  tried += 1
-  const row = (table[`${trial.class}, ${damage}`] ??= {})
-  for (const [name, how] of Object.entries(trial.taken)) {
-    row[`${name}: ${how}`] = (row[`${name}: ${how}`] ?? 0) + 1
-  }
-  if (trial.failure === undefined) continue
-  failures.push(trial)
-  process.stdout.write(`${JSON.stringify(trial)}\n`)
+const begins: Readonly<Record<string, () => Promise<OwnSite>>> = {
+  files: beginFiles,
+  mariadb: beginMariadb,
+  postgres: beginPostgres,
 }
-const tookMs = Math.round(performance.now() - startedMs)
-const counts = { objects: keys.length, counted: all.length, tried, failures, tookMs }
-recordTrial('damaged', { seed, ...counts, table })
-process.exitCode = failures.length > 0 || tried === 0 ? 1 : 0
+
+for (const vault of wanted) {
+  const random = seededRandom(seed)
+  const begin = begins[vault]
+  if (!begin) throw new Error(`there is no vault ${vault} among ${Object.keys(begins).join()}`)
+  await using site = await begin()
+  const sound = await lookAtSound(site, inProcess)
+  const keys = await keysOf(site)
+  const ranked = everyInjury(keys).map((injury) => ({ injury, rank: random() }))
+  const all = ranked.sort((a, b) => a.rank - b.rank).map(({ injury }) => injury)
+  const left = all.slice(0, trialsMax)
+  while (left.length > 0) {
+    const injuries = left.splice(0, portion)
+    const how = { sites: [site], injuries, random, commands: inProcess, sound }
+    const trials = await damageEach(how)
+    const counts = { objects: keys.length, counted: all.length, left: left.length }
+    recordTrial('damaged', { seed, vault, ...counts, ...trials })
+    if (trials.failures.length > 0 || trials.tried === 0) process.exitCode = 1
+  }
+}

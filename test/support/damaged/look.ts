@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
-import path from 'node:path'
 import { createProgress } from '#base/progress'
 import { isFault } from '#base/faults'
 import { restoreDatabase } from '#service/restore'
@@ -9,8 +7,10 @@ import { restoreTrees } from '#service/restore-files'
 import { checkVault, type VaultCheck } from '#service/upkeep'
 import { collect } from '../archive.ts'
 import { describeTree } from '../file-tree.ts'
-import { type Ended, runCommand } from '../killed/command.ts'
-import { metrics, shop, type VaultWorld } from '../killed/vault-world.ts'
+import { openVaultAt } from '#service/open'
+import { type Ended, type Env, runCommand } from '../killed/command.ts'
+import { shop } from '../killed/vault-world.ts'
+import { hash, type Landing, type Site } from './sites.ts'
 
 const signal = new AbortController().signal
 
@@ -19,71 +19,69 @@ export type Look =
   | { readonly kind: 'said'; readonly text: string }
   | { readonly kind: 'brought'; readonly digest: string }
 
-export const lookNames = [
-  'check',
-  'restore of files',
-  'restore of the database',
-  'the log of the second source',
-] as const
-
-export type LookName = (typeof lookNames)[number]
-
-/** A vault as it is looked at. */
-export type Site = { readonly world: VaultWorld; readonly url: string }
+export type LookName =
+  | 'check'
+  | 'restore of files'
+  | 'restore of the database'
+  | 'the log of the second source'
 
 /** The commands, in this process or by the command line: each returns its result, or what it said instead. */
 export type Commands = {
   readonly check: (site: Site) => Promise<VaultCheck | Said>
-  readonly restoreFiles: (site: Site, at: string, directory: string) => Promise<Said | undefined>
-  readonly restoreDatabase: (site: Site, to: string) => Promise<{ reached: string } | Said>
+  readonly restoreFiles: (site: Site, tree: Tree, directory: string) => Promise<Said | undefined>
+  readonly restoreDatabase: (site: Site, landing: Landing) => Promise<{ reached: string } | Said>
 }
+
+type Tree = Site['trees'][number]
 
 type Said = { readonly said: string }
 
 /** What the command line calls, without starting a process for each. */
 export const inProcess: Commands = {
-  check: async ({ world, url }) => {
+  check: async ({ address, around }) => {
     const how = { readData: { kind: 'all' } as const, progress: createProgress('check') }
-    return checkVault(world.address(url), how, world.around)
+    return checkVault(address, how, around)
   },
-  restoreFiles: async ({ world, url }, at, directory) => {
+  restoreFiles: async ({ address, around }, { at, path: subpath }, directory) => {
     const troubles: unknown[] = []
     const onTrouble = (trouble: unknown) => void troubles.push(trouble)
-    const what = { vault: world.address(url), at, subpath: world.tree, directory, onTrouble }
-    await restoreTrees(what, world.around)
+    await restoreTrees({ vault: address, at, subpath, directory, onTrouble }, around)
     return troubles.length > 0 ? { said: JSON.stringify(troubles) } : undefined
   },
-  restoreDatabase: async ({ world, url }, to) => {
+  restoreDatabase: async ({ address, around }, { to, force }) => {
     const how = { only: [], remap: {}, parallel: 2, progress: createProgress('restore') }
-    const place = { to, start: false, force: false }
-    const what = { vault: world.address(url), source: shop, at: 'latest', ...how, ...place }
-    const { result } = await restoreDatabase(what, world.around)
+    const what = { vault: address, source: shop, at: 'latest', ...how, to, start: false, force }
+    const { result } = await restoreDatabase(what, around)
     return { reached: result.reached.at }
   },
 }
 
 /** As a user types them. Findings and refusals have exit codes of their own. */
 export const commandLine: Commands = {
-  check: async ({ world, url }) => {
-    const ended = await runCommand(['vault', 'check', '--read-data', '--vault', url], world.env)
+  check: async (site) => {
+    const ended = await run(site, ['vault', 'check', '--read-data', '--vault', site.url])
     // What was found comes with exit code 3, and a whole report.
     if (ended.code !== 0 && ended.code !== 3) return refusal(ended)
     const report = JSON.parse(ended.out) as VaultCheck
     assert.equal(report.ok, ended.code === 0)
     return report
   },
-  restoreFiles: async ({ world, url }, at, directory) => {
-    const where = ['--at', at, '--to', directory, '--subpath', world.tree]
-    const ended = await runCommand(['restore', '--vault', url, ...where], world.env)
+  restoreFiles: async (site, { at, path: subpath }, directory) => {
+    const where = ['--at', at, '--to', directory, '--subpath', subpath]
+    const ended = await run(site, ['restore', '--vault', site.url, ...where])
     return ended.code === 0 ? undefined : refusal(ended)
   },
-  restoreDatabase: async ({ world, url }, to) => {
-    const where = ['--source', shop, '--to', to]
-    const ended = await runCommand(['restore', '--vault', url, ...where], world.env)
+  restoreDatabase: async (site, { to, force }) => {
+    const where = ['--source', shop, '--to', to, ...(force ? ['--force'] : [])]
+    const ended = await run(site, ['restore', '--vault', site.url, ...where])
     if (ended.code !== 0) return refusal(ended)
     const { result } = JSON.parse(ended.out) as { result: { reached: { at: string } } }
     return { reached: result.reached.at }
   },
+}
+
+function run({ around }: Site, args: readonly string[]): Promise<Ended> {
+  return runCommand(args, around.env as Env)
 }
 
 function refusal({ code, out, said }: Ended): Said {
@@ -112,32 +110,27 @@ const looks: Readonly<Record<LookName, (site: Site, commands: Commands) => Promi
   },
   'restore of files': async (site, commands) => {
     const trees: string[] = []
-    for (const at of site.world.snapshots) {
-      const directory = mkdtempSync(site.world.scratch.join('files-'))
+    for (const tree of site.trees) {
+      const directory = mkdtempSync(site.scratch.join('files-'))
       using _gone = removed(directory)
-      const refused = await commands.restoreFiles(site, at, directory)
+      const refused = await commands.restoreFiles(site, tree, directory)
       if (refused) return { kind: 'said', text: refused.said }
       trees.push(describeTree(directory).join('\n'))
     }
     return { kind: 'brought', digest: hash(trees.join('\n')) }
   },
   'restore of the database': async (site, commands) => {
-    const directory = mkdtempSync(site.world.scratch.join('database-'))
-    using _gone = removed(directory)
-    const to = path.join(directory, 'data')
-    const done = await commands.restoreDatabase(site, to)
+    assert.ok(site.land, 'a database')
+    using landing = site.land()
+    const done = await commands.restoreDatabase(site, landing)
     if ('said' in done) return { kind: 'said', text: done.said }
-    // Which folder it is stands in the configuration, and times are those of the restore.
-    const files = describeTree(to, { owners: false })
-      .filter((line) => !line.includes('postgresql.auto.conf'))
-      .map((line) => line.split(' | ').toSpliced(3, 1).join(' | '))
-    return { kind: 'brought', digest: `${done.reached} ${hash(files.join('\n'))}` }
+    return { kind: 'brought', digest: `${done.reached} ${await landing.digest()}` }
   },
-  'the log of the second source': async ({ world, url }) => {
-    await using vault = await world.openVault(url)
-    const reader = await vault.archive.openReader(metrics, { signal })
+  'the log of the second source': async ({ address, around, logOnly = '' }) => {
+    await using vault = await openVaultAt(address, around)
+    const reader = await vault.archive.openReader(logOnly, { signal })
     const first = reader.beginning()
-    if (!first) return { kind: 'said', text: 'metrics: there is no log' }
+    if (!first) return { kind: 'said', text: `${logOnly}: there is no log` }
     const parts: Buffer[] = []
     for await (const { segment, history, next } of reader.segments(first, { signal })) {
       const bytes = await collect(await reader.read(segment, { signal, history }))
@@ -153,7 +146,7 @@ export async function lookAtSound(
   commands: Commands,
 ): Promise<ReadonlyMap<LookName, string>> {
   const sound = new Map<LookName, string>()
-  for (const name of lookNames) {
+  for (const name of waysOf(site)) {
     const seen = await look(name, site, commands)
     if (seen.kind === 'said') throw new Error(`${name} of the sound vault: ${seen.text}`)
     sound.set(name, seen.digest)
@@ -161,10 +154,15 @@ export async function lookAtSound(
   return sound
 }
 
-function removed(directory: string): Disposable {
-  return { [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }) }
+/** The ways in which there is something to look at. */
+function waysOf({ trees, land, logOnly }: Site): LookName[] {
+  const ways: LookName[] = ['check']
+  if (trees.length > 0) ways.push('restore of files')
+  if (land) ways.push('restore of the database')
+  if (logOnly !== undefined) ways.push('the log of the second source')
+  return ways
 }
 
-function hash(what: string | Buffer): string {
-  return createHash('sha256').update(what).digest('hex')
+function removed(directory: string): Disposable {
+  return { [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }) }
 }

@@ -1,10 +1,9 @@
-import { rmSync } from 'node:fs'
 import path from 'node:path'
-import { openStorage } from '#storage/all'
 import { decodeText } from '../../../src/vault/archive/names.ts'
-import { type ObjectClass, classOf, type VaultWorld } from '../killed/vault-world.ts'
+import { type ObjectClass, classOf } from '../killed/vault-world.ts'
 import { type Damage, damageObject } from './damage.ts'
-import { type Commands, look, type Look, type LookName, type Site } from './look.ts'
+import { type Commands, look, type Look, type LookName } from './look.ts'
+import type { Site } from './sites.ts'
 
 /** How a way of looking took the damage. */
 export type Taken =
@@ -49,31 +48,6 @@ export const needless: ReadonlySet<ObjectClass> = new Set<ObjectClass>([
 
 /** To the repository's format a snapshot that is gone was forgotten; a source without a record was never there. */
 const traceless: ReadonlySet<ObjectClass> = new Set<ObjectClass>(['snapshot', 'source record'])
-
-/** A copy of the vault as it is an hour later: what was folded is gone, but for one segment, so that each log object counts. */
-export async function makeSparseVault(world: VaultWorld, name = 'damaged'): Promise<string> {
-  const url = world.clone(name)
-  const storage = await openStorage(url)
-  const keys = (await Array.fromAsync(storage.list('log/'))).map(({ key }) => key)
-  const wide = keys.filter((key) => /\.(full|run)\./.test(key))
-  const [, ...folded] = wide.filter((key) => key.includes('/shop/'))
-  folded.push(...wide.filter((key) => key.includes('/metrics/')))
-  for (const key of keys) {
-    if (/\.part\./.test(key) && folded.some((one) => covers(one, key))) rmSync(path.join(url, key))
-  }
-  return url
-}
-
-/** Whether an object holds the numbers of another one of its source. */
-function covers(wide: string, part: string): boolean {
-  const [a, b] = [sequencesOf(wide), sequencesOf(part)]
-  return path.dirname(wide) === path.dirname(part) && a.first <= b.first && b.last <= a.last
-}
-
-function sequencesOf(key: string): { readonly first: number; readonly last: number } {
-  const [, first = '', last = ''] = /-(\d{12})-(\d{12})\.[a-z]+\.zst\.age$/.exec(key) ?? []
-  return { first: Number(first), last: Number(last) }
-}
 
 /** What can be damaged of a class brings out more in some ways of looking than in others: the others are spared. */
 function looksAt(key: string, name: LookName): boolean {

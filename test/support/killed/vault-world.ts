@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { silentLog } from '#base/log'
@@ -8,9 +8,10 @@ import { openStorage } from '#storage/all'
 import type { BackupOutcome, BackupSettings } from '#service/backup'
 import { backup } from '#service/backup'
 import { openVaultAt, type Surroundings, type VaultAddress } from '#service/open'
-import { initVault, openForArchiving, openVault, type Vault } from '#vault'
+import { openForArchiving, type Vault } from '#vault'
 import { parseLsn, toAt } from '../../../src/engines/postgres/lsn.ts'
 import { FakeLog } from '../archive.ts'
+import { addCheapPassword, initCheapVault } from '../cheap-vault.ts'
 import { describeTree, noise } from '../file-tree.ts'
 import { Scratch } from '../scratch.ts'
 import { type PostgresServer, startPostgres } from '../servers/postgres.ts'
@@ -20,7 +21,6 @@ import { type Env, runCommand, startCommand, succeed } from './command.ts'
 export const shop = 'shop'
 export const metrics = 'metrics'
 const password = 'first password'
-const cheap = { repository: { n: 2, r: 8, p: 1 }, identity: 1 }
 const signal = new AbortController().signal
 
 /** The kinds of objects that a vault may hold. */
@@ -223,7 +223,8 @@ export class VaultWorld implements AsyncDisposable {
       this.rememberTree((said as { readonly snapshot: string }).snapshot)
     }
     for (let i = 0; i < 2; i++) await this.backupTree()
-    await this.#addPassword()
+    const second = { name: 'second', password: 'second password' }
+    await addCheapPassword(this.vault, password, second)
     const bin = ['--server-bin', this.server.bin]
     await succeed(['restore', '--prove', '--source', shop, ...bin, ...at], this.env)
     const lost = [...this.trees.keys()].slice(0, 2)
@@ -265,23 +266,9 @@ export class VaultWorld implements AsyncDisposable {
     await writer.settle({ signal })
   }
 
-  async #addPassword(): Promise<void> {
-    const how = { password, cost: cheap, signal }
-    await using vault = await openVault(await openStorage(this.vault), how)
-    await vault.keys.add('second', 'second password', { signal })
-  }
-
-  /** Makes an empty vault. Its passwords cost little: trials open it thousands of times. */
-  async initVault(url: string): Promise<void> {
-    const storage = await openStorage(url, { create: true })
-    await using _vault = await initVault(storage, { password, cost: cheap, signal })
-  }
-
-  /** A copy of the vault, for a trial of its own. */
-  clone(name: string): string {
-    const copy = this.scratch.join(name)
-    cpSync(this.vault, copy, { recursive: true })
-    return copy
+  /** Makes an empty vault that opens with the same password. */
+  initVault(url: string): Promise<void> {
+    return initCheapVault(url, password)
   }
 
   /** The server's own bytes of a segment. */
