@@ -39,6 +39,10 @@ export const migrateVerb: Verb = {
       flags: '--parallel <n>',
       help: 'sessions on each side (default: as many as cores, at most 4)',
     },
+    {
+      flags: '--chunk <size>',
+      help: 'how much of a table one transaction brings, and is done again after a kill (default: 64MiB)',
+    },
     { flags: '--limit <rate>', help: 'how fast rows are read: 50MB/s or 100000rows/s' },
     { flags: '--accounts', help: 'users, roles and grants too' },
     {
@@ -121,6 +125,7 @@ async function readSettings(input: Input) {
     },
     phases: input.text('phases'),
     limit: input.text('limit'),
+    chunkBytes: input.sizeBytes('chunk'),
     parallel:
       input.count('parallel', sessionsMax) ?? Math.min(defaultSessionsMax, availableParallelism()),
     stateDirectory: input.text('state'),

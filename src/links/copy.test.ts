@@ -34,9 +34,9 @@ test('a mark that comes late, of a session of the process before, is believed', 
   world.target.connect = (life) => {
     const end = connect(life)
     const rows = end.rows ?? assert.fail('rows')
-    const opened = rows.openCopy
+    const open = rows.openCopy.bind(rows)
     rows.openCopy = async (options) => {
-      const writer = await opened(options)
+      const writer = await open(options)
       const load = writer.load.bind(writer)
       writer.load = async (table, chunk, blocks, more) => {
         if (chunk.index === 2 && !late) {

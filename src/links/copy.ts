@@ -81,6 +81,29 @@ export async function copyRows(work: CopyWork): Promise<void> {
   }
 }
 
+/** Works with something opened, and closes it. A server that went away cannot be closed well: what failed first is told. */
+async function closing<T extends AsyncDisposable>(
+  opened: T,
+  log: Log,
+  work: (opened: T) => Promise<void>,
+): Promise<void> {
+  try {
+    await work(opened)
+  } catch (error) {
+    await closeAfterFailure(opened, log)
+    throw error
+  }
+  await opened[Symbol.asyncDispose]()
+}
+
+async function closeAfterFailure(opened: AsyncDisposable, log: Log): Promise<void> {
+  try {
+    await opened[Symbol.asyncDispose]()
+  } catch (error) {
+    log.debug(`closes behind a failure: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
 /** A mark that came behind our back (`conflict`): a session of the process before us committed late. */
 function mayGoOn(error: unknown): error is Fault {
   return isFault(error) && (error.recovery === 'retry' || error.code === 'conflict')
@@ -108,7 +131,8 @@ async function openReader(work: CopyWork): Promise<SafeReader> {
   const close = async () => {
     if (closed) return
     closed = true
-    await reader[Symbol.asyncDispose]()
+    // Nothing is lost with it: it only read.
+    await closeAfterFailure(reader, log)
   }
   try {
     // What was changed between the plan and the position would not fit the rows.
@@ -151,7 +175,12 @@ class Copy {
   async run(): Promise<void> {
     const { target, link, parallel, signal, log } = this.#work
     const { run } = this.#safe.run
-    await using writer = await target.rows.openCopy({ link, run, parallel, log, signal })
+    const writer = await target.rows.openCopy({ link, run, parallel, log, signal })
+    await closing(writer, log, () => this.#carry(writer))
+  }
+
+  async #carry(writer: CopyWriter): Promise<void> {
+    const { store, parallel, signal } = this.#work
     const tables = await this.#settle(writer)
     const schedule = new CopySchedule(tables, { smallBytes: this.#chunkBytes(0) })
     await tasks(signal, async (t) => {
@@ -160,7 +189,7 @@ class Copy {
       }
     })
     const brought = await writer.loaded({ signal })
-    this.#work.store.useRuns([...new Set(brought.map((mark) => mark.run))])
+    store.useRuns([...new Set(brought.map((mark) => mark.run))])
   }
 
   /** Compares the marks on the target with the plan: see SPEC.md. */

@@ -199,8 +199,8 @@ class Migration implements Disposable {
   async #check(): Promise<LinkEvent> {
     const { source, target, signal, dryRun, onPreview } = this.#options
     const findings = [
-      ...(await source.probe('migrate-from', { signal })),
-      ...(await target.probe('migrate-to', { signal })),
+      ...sideOf('source', await source.probe('migrate-from', { signal })),
+      ...sideOf('target', await target.probe('migrate-to', { signal })),
     ]
     refuseOtherEngine(source, target)
     const from = needed(source.schema, 'read the schema')
@@ -332,6 +332,10 @@ class Migration implements Disposable {
   #withState(hint: string): string {
     return this.#store === undefined ? hint : `${hint} (--state ${this.#options.stateDirectory})`
   }
+}
+
+function sideOf(side: string, findings: readonly Finding[]): Finding[] {
+  return findings.map((finding) => ({ ...finding, said: `${side}: ${finding.said}` }))
 }
 
 /** Only what was said, so that it does not hide what is recorded. */

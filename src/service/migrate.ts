@@ -24,6 +24,8 @@ export type MigrateSettings = {
   /** As it was written: `50MB/s`, `100000rows/s`. */
   readonly limit?: string | undefined
   readonly parallel: number
+  /** How much of a table one transaction brings. */
+  readonly chunkBytes?: number | undefined
   readonly stateDirectory?: string | undefined
   readonly resume: boolean
   readonly dryRun: boolean
@@ -52,7 +54,7 @@ export async function migrateData(
   const stateDirectory = settings.stateDirectory ?? defaultStateDirectory(ends, around.env)
   await using source = await fromKind.open(settings.from, { signal, log })
   await using target = await toKind.open(settings.to, { signal, log })
-  const { resume, dryRun, parallel, progress, onPreview, onSaid } = settings
+  const { resume, dryRun, parallel, chunkBytes, progress, onPreview, onSaid } = settings
   const migrated = await migrate({
     ...ends,
     source,
@@ -62,6 +64,7 @@ export async function migrateData(
     resume,
     dryRun,
     parallel,
+    chunkBytes,
     rate,
     progress,
     onPreview,

@@ -1,0 +1,4 @@
+import { migrateFamilyTests } from '../support/migrate-family.ts'
+import { startMariadb } from '../support/servers/mariadb.ts'
+
+migrateFamilyTests(startMariadb)

@@ -1,0 +1,4 @@
+import { migrateFamilyTests } from '../support/migrate-family.ts'
+import { startMysql } from '../support/servers/mysql.ts'
+
+migrateFamilyTests(startMysql)
