@@ -4,7 +4,7 @@
 // anything is measured. Commits as their client saw them: with `strict` they wait for the vault.
 // Usage: node bench/log.ts [--rate 1000] [--warm 15] [--seconds 30] [--durability async]
 import { spawn } from 'node:child_process'
-import { mkdirSync, openSync, readdirSync, readFileSync, readSync, closeSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
@@ -14,6 +14,7 @@ import { Scratch } from '../test/support/scratch.ts'
 import { startPostgres } from '../test/support/servers/postgres.ts'
 import { asServerUser, giveToServerUser } from '../test/support/servers/process.ts'
 import { service } from '../test/support/servers/services.ts'
+import { figures, LogWatch } from './log-watch.ts'
 import { measure } from './measure.ts'
 import { cpuOfTree } from './server-cpu.ts'
 
@@ -66,35 +67,6 @@ function receive(name: string, ...more: readonly string[]) {
 const synchronous = receive('synchronous', '--synchronous')
 const plain = receive('plain')
 
-type Sample = { readonly at: string; readonly ms: number }
-const asked: Sample[] = []
-const durable: Sample[] = []
-const known = new Set<string>()
-const folder = path.join(vault, 'log/bench')
-
-/** Notes objects that appeared, by the position behind their last byte: it stands in the age header, unencrypted. */
-function lookForObjects(): void {
-  for (const history of readdirSync(folder).filter((name) => !name.startsWith('='))) {
-    for (const name of readdirSync(path.join(folder, history))) {
-      if (!name.includes('.part.') || name.startsWith('.') || known.has(name)) continue
-      known.add(name)
-      const next = readNext(path.join(folder, history, name))
-      if (next) durable.push({ at: next, ms: performance.now() })
-    }
-  }
-}
-
-function readNext(file: string): string | undefined {
-  const head = Buffer.alloc(16_384)
-  const descriptor = openSync(file, 'r')
-  const size = readSync(descriptor, head)
-  closeSync(descriptor)
-  const text = head.toString('latin1', 0, size)
-  const body = /-> redoubt-log [^\n]+\n([A-Za-z0-9+/\n]+?)\n---/.exec(text)?.[1] ?? ''
-  const record = Buffer.from(body.replaceAll('\n', ''), 'base64').toString()
-  return /"next":"([0-9A-F]{16})"/.exec(record)?.[1]
-}
-
 const warmMs = Number(values.warm) * 1000
 const spanSeconds = Number(values.seconds)
 const load = spawn(
@@ -115,27 +87,23 @@ void loaded.then(() => {
   running = false
 })
 await systemTime.sleep(warmMs)
-lookForObjects()
-durable.length = 0
+const watch = new LogWatch(vault, 'bench')
 const wholeSegments = readdirSync(synchronous.folder).length
 const begun = cpuNow()
 const startedMs = performance.now()
 const startedUs = Date.now() * 1000
-while (running) {
-  const [row] = await server.query<{ lsn: string }>(
-    `select lpad(to_hex(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint), 16, '0') as lsn`,
-  )
-  asked.push({ at: (row?.lsn ?? '').toUpperCase(), ms: performance.now() })
-  lookForObjects()
-  await systemTime.sleep(10)
-}
+await watch.follow(
+  async () => {
+    const [row] = await server.query<{ lsn: string }>(
+      `select lpad(to_hex(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint), 16, '0') as lsn`,
+    )
+    return (row?.lsn ?? '').toUpperCase()
+  },
+  () => running,
+)
 const spanMs = performance.now() - startedMs
 const ended = cpuNow()
-// Looked for as often as before: else what was asked last would seem to have taken until the end of the pause.
-for (const untilMs = performance.now() + 3000; performance.now() < untilMs; ) {
-  lookForObjects()
-  await systemTime.sleep(10)
-}
+await watch.rest()
 for (const { child } of [synchronous, plain]) child.kill('SIGTERM')
 // What came while it was measured, and not before.
 const segments = readdirSync(synchronous.folder)
@@ -174,15 +142,7 @@ function readCommits(): number[] {
 
 const peakKb = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${protection.pid}/status`, 'utf8'))?.[1]
 
-const lags = asked
-  .map(({ at, ms }) => ({ ms, seen: durable.find((one) => one.at >= at)?.ms }))
-  .flatMap(({ ms, seen }) => (seen === undefined ? [] : [Math.max(0, seen - ms)]))
-const figures = (unsorted: readonly number[]) => {
-  const sorted = unsorted.toSorted((a, b) => a - b)
-  const at = (share: number) =>
-    Number((sorted[Math.floor((sorted.length - 1) * share)] ?? Number.NaN).toFixed(1))
-  return { p50: at(0.5), p99: at(0.99), max: at(1) }
-}
+const lags = watch.lagsMs()
 const oursMs = ended.ours - begun.ours
 const peerMs = (name: 'synchronous' | 'plain') => ended[name] - begun[name] + packed.cpuMs
 const ratio = (name: 'synchronous' | 'plain') => Number((oursMs / peerMs(name)).toFixed(2))
@@ -192,11 +152,11 @@ console.log(
     tps: Number(/tps = ([\d.]+)/.exec(said)?.[1]),
     durability: values.durability,
     samples: lags.length,
-    unseen: asked.length - lags.length,
+    unseen: watch.asked - lags.length,
     inVaultMs: figures(lags),
     commitMs: figures(readCommits()),
     seconds: Math.round(spanMs / 1000),
-    objects: durable.length,
+    objects: watch.objects,
     cpuMs: oursMs,
     peerCpuMs: {
       synchronous: Math.round(peerMs('synchronous')),
