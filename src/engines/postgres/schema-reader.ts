@@ -2,8 +2,10 @@ import type { Finding } from '#change/finding'
 import type { ObjectKind, Schema, Selection, Stage } from '#change/schema'
 import type { Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
-import { settingsSql } from './rows-sql.ts'
+import { largeObjects, settingsSql } from './rows-sql.ts'
+import { leftSql } from './schema-left-sql.ts'
 import { type Draft, inOrder, type Needs, readNeeds } from './schema-needs.ts'
+import { lastObjects, rolesQuery } from './schema-rest-sql.ts'
 import { looseObjects, ownedSequences, valueObjects } from './schema-sql.ts'
 import { readShapes } from './schema-shapes.ts'
 import { tableObjects } from './schema-tables-sql.ts'
@@ -34,13 +36,22 @@ export async function readSchema(
   await session.query(catalogSettings, { signal })
   await session.query('begin isolation level repeatable read, read only', { signal })
   try {
-    const queries = [...looseObjects, ...tableObjects.slice(0, 1), ...ownedSequences]
+    const { accounts } = selection
+    const [tablesSql = '', ...tableParts] = tableObjects
+    const queries = [
+      ...(accounts ? [rolesQuery(await mayReadPasswords(session, signal))] : []),
+      ...looseObjects,
+      tablesSql,
+      ...ownedSequences,
+      ...tableParts,
+      ...valueObjects,
+      ...lastObjects(facts.versionNumber, accounts),
+    ]
     const drafts: Draft[] = []
-    for (const sql of [...queries, ...tableObjects.slice(1), ...valueObjects]) {
-      drafts.push(...(await readDrafts(session, sql, signal)))
-    }
-    const needs = withRefreshes(await readNeeds(session, signal))
-    const { taken, findings } = select(drafts, needs, selection)
+    for (const sql of queries) drafts.push(...(await readDrafts(session, sql, signal)))
+    const needs: Map<string, ReadonlySet<string>> = withRefreshes(await readNeeds(session, signal))
+    const placed = place(drafts, needs)
+    const { taken, findings } = select(placed, needs, selection)
     const tables = await readShapes(session, selection, signal)
     return {
       engine: 'postgres',
@@ -48,7 +59,7 @@ export async function readSchema(
       version: facts.version,
       objects: inOrder(taken, needs),
       tables,
-      findings,
+      findings: [...findings, ...(await readLeft(session, signal))],
     }
   } finally {
     if (session.alive && !signal.aborted) await session.query('rollback', { signal })
@@ -72,8 +83,39 @@ async function readDrafts(session: Session, sql: string, signal: AbortSignal): P
   })
 }
 
+// Rights are of what they are rights on: named like it, and chosen with it.
+function place(drafts: readonly Draft[], needs: Map<string, ReadonlySet<string>>): Draft[] {
+  const byKey = new Map(drafts.map((draft) => [draft.key, draft]))
+  return drafts.flatMap((draft) => {
+    if (!draft.key.startsWith('right:')) return [draft]
+    const on = draft.key.slice('right:'.length)
+    if (on.startsWith('large:')) return [{ ...draft, name: largeObjects }]
+    const about = byKey.get(on)
+    if (about) needs.set(draft.key, new Set([on]))
+    return about ? [{ ...draft, name: about.name, table: about.table }] : []
+  })
+}
+
+async function mayReadPasswords(session: Session, signal: AbortSignal): Promise<boolean> {
+  const [row] = await session.query(
+    `select has_table_privilege('pg_catalog.pg_authid', 'SELECT') as may`,
+    { signal },
+  )
+  return row?.['may'] === 't'
+}
+
+// Kinds that are not read yet, and what belongs to another server: to be made by hand.
+async function readLeft(session: Session, signal: AbortSignal): Promise<readonly Finding[]> {
+  const rows = await session.query(leftSql, { signal, doing: 'read what else there is' })
+  return rows.map((row) => ({
+    severity: 'warns',
+    code: 'not-carried',
+    said: `not carried: ${row['kind']} ${row['names']}`,
+  }))
+}
+
 // A materialised view is filled when those that it reads, by whatever other views, have been.
-function withRefreshes(needs: Needs): Needs {
+function withRefreshes(needs: Needs): Map<string, ReadonlySet<string>> {
   const all = new Map(needs)
   for (const [key, direct] of needs) {
     if (!key.startsWith('refreshed:')) continue

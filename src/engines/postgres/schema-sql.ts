@@ -212,27 +212,28 @@ const sequenceOwners = `${select({
   where ${sequenceWhere} and ${notOurs('pg_class', 'c.oid')}`
 
 // Sequences are no part of a snapshot: what they stand at is what they stood at when this was read.
-const sequenceValues = `${select({
-  key: key('value', 'c.oid'),
-  id: `'value of sequence ' || ${sequenceName}`,
-  kind: `'sequence'`,
-  schema: 'n.nspname',
-  name: 'c.relname',
-  table: ['o.nspname', 'o.relname'],
-  stage: 'end',
-  sql: list(`case when o.attname is null then format('select pg_catalog.setval(%L, %s, %L)', ${sequenceName}, v.value, v.called)
+const sequenceValues = `with own as materialized (select c.oid, c.relname, c.relkind, n.nspname ${sequenceFrom} where ${sequenceWhere})
+  ${select({
+    key: key('value', 'c.oid'),
+    id: `'value of sequence ' || ${sequenceName}`,
+    kind: `'sequence'`,
+    schema: 'n.nspname',
+    name: 'c.relname',
+    table: ['o.nspname', 'o.relname'],
+    stage: 'end',
+    sql: list(`case when o.attname is null then format('select pg_catalog.setval(%L, %s, %L)', ${sequenceName}, v.value, v.called)
       else format('select pg_catalog.setval(pg_catalog.pg_get_serial_sequence(%L, %L), %s, %L)',
         format('%I.%I', o.nspname, o.relname), o.attname, v.value, v.called) end`),
-})} ${sequenceFrom}
+  })} from own c cross join lateral (select c.nspname) n(nspname)
   left join lateral (select tn.nspname, t.relname, a.attname from pg_depend p
     join pg_class t on t.oid = p.refobjid join pg_namespace tn on tn.oid = t.relnamespace
     join pg_attribute a on a.attrelid = t.oid and a.attnum = p.refobjsubid
     where p.classid = 'pg_class'::regclass and p.objid = c.oid and p.refclassid = 'pg_class'::regclass and p.deptype = 'i') o on true
   cross join lateral (
     select (xpath('//last_value/text()', r))[1]::text as value, (xpath('//is_called/text()', r))[1]::text::bool as called
-    from query_to_xml('select last_value, is_called from ' || ${sequenceName}, false, true, '') r) v
-  where ${sequenceWhere}
-    and not exists (select from pg_depend x where x.classid = 'pg_class'::regclass and x.objid = c.oid and x.deptype = 'e')`
+    from query_to_xml('select last_value, is_called from ' || ${sequenceName}, false, true, '') r
+    where c.relkind = 'S') v
+  where not exists (select from pg_depend x where x.classid = 'pg_class'::regclass and x.objid = c.oid and x.deptype = 'e')`
 
 /** Queries of what does not belong to a table, in the order in which it is made where nothing else tells. */
 export const looseObjects: readonly string[] = [

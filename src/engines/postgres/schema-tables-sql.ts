@@ -1,10 +1,12 @@
-import { collate, key, list, notOurs, select, userSchema } from './schema-sql.ts'
+import { collate, key, list, select, userSchema } from './schema-sql.ts'
 
 /** Tables, and what belongs to them: see `schema-sql.ts` for the columns. */
 
 const fullName = `format('%I.%I', n.nspname, c.relname)`
 const relationFrom = `from pg_class c join pg_namespace n on n.oid = c.relnamespace`
-const ownRelation = `c.relpersistence <> 't' and ${userSchema('n.nspname')} and ${notOurs('pg_class', 'c.oid')}`
+// A partitioned table depends on its own columns as a part does: `notOurs` is not for it.
+const ownRelation = `c.relpersistence <> 't' and ${userSchema('n.nspname')}
+  and not exists (select from pg_depend e where e.classid = 'pg_class'::regclass and e.objid = c.oid and e.deptype = 'e')`
 const ownTable = `c.relkind in ('r', 'p') and ${ownRelation}`
 
 // A sequence is named only where its name is not the one that the server gives.
@@ -58,7 +60,7 @@ const settings = `
        then f.prefix || 'set default ' || pg_get_expr(d.adbin, d.adrelid) end)) v(x)
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and x is not null)`
 
-// \`fillfactor=70\` and the like; a value may be anything that a setting may hold.
+// `fillfactor=70` and the like; a value may be anything that a setting may hold.
 const options = (array: string) => `
   (select string_agg(format('%s = %L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') from unnest(${array}) o)`
 

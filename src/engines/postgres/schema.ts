@@ -11,7 +11,10 @@ import type {
 } from '#change/schema'
 import { type Address, openSession, type Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
+import { checkTarget, isSame } from './schema-check.ts'
 import { catalogSettings, readSchema } from './schema-reader.ts'
+
+const everything: Selection = { accepts: () => true, map: (name) => name, accounts: false }
 
 type Options = { readonly signal: AbortSignal }
 
@@ -30,9 +33,11 @@ export class PostgresSchema implements SchemaSource, SchemaTarget {
     return await readSchema(session, this.#facts, selection, signal)
   }
 
-  async checkSchema(_schema: Schema, { signal }: CheckOptions): Promise<Finding[]> {
-    signal.throwIfAborted()
-    return []
+  async checkSchema(schema: Schema, options: CheckOptions): Promise<Finding[]> {
+    const { signal } = options
+    await using session = await openSession(this.#address, { signal })
+    const present = await readSchema(session, this.#facts, everything, signal)
+    return await checkTarget(schema, { session, facts: this.#facts, present }, options)
   }
 
   async makeObjects(objects: readonly SchemaObject[], options: MakeOptions): Promise<void> {
@@ -54,8 +59,7 @@ export class PostgresSchema implements SchemaSource, SchemaTarget {
   }
 
   async #present(signal: AbortSignal): Promise<ReadonlyMap<string, SchemaObject>> {
-    const all: Selection = { accepts: () => true, map: (name) => name, accounts: true }
-    const { objects } = await this.readSchema(all, { signal })
+    const { objects } = await this.readSchema(everything, { signal })
     return new Map(objects.map((object) => [object.id, object]))
   }
 }
@@ -67,7 +71,7 @@ async function make(session: Session, object: SchemaObject, signal: AbortSignal)
 }
 
 function checkSame(wanted: SchemaObject, there: SchemaObject | undefined, error: Fault): void {
-  if (there && there.statements.join(';') === wanted.statements.join(';')) return
+  if (there && isSame(wanted, there)) return
   throw new Fault('exists', `make ${wanted.id}: one that differs is there`, {
     cause: error,
     hint: `Drop it on the target, or leave it out. The target has: ${there?.statements[0] ?? 'something else of that name'}`,
