@@ -17,6 +17,7 @@ import {
 import { unpackPayload } from './binlog/payload.ts'
 import { type Collation, statementSettings, userVariable } from './binlog/settings.ts'
 import { encodeEvent, type LargeEvent, type LogEvent, readEvents } from './binlog/stream.ts'
+import { LoadedFiles } from './loaded-files.ts'
 import type { ReplayPlan } from './plan.ts'
 import { binlogText } from './binlog/text.ts'
 import { RowBatch } from './row-batch.ts'
@@ -50,7 +51,6 @@ export type ReplayOptions = {
 
 const suppressUseFlag = 0x8
 const togetherMax = 100
-const loadedFileMaxBytes = 256 * 1024 * 1024
 
 /** Runs the archived log into the target up to the plan's last transaction; returns all transactions it then holds. */
 export async function replay(options: ReplayOptions): Promise<GtidSet> {
@@ -82,7 +82,7 @@ class Replayer {
   #mixed = false
   /** Whether the group under way is passed over: the base, or the log so far, has it. */
   #skipping = false
-  #loads = new Map<number, { parts: Buffer[]; size: number }>()
+  readonly #loads = new LoadedFiles()
 
   constructor(
     session: Session,
@@ -217,7 +217,7 @@ class Replayer {
         return this.#run(userVariable(body, this.#collations))
       case eventType.beginLoadQuery:
       case eventType.appendBlock:
-        return this.#collect(body)
+        return this.#loads.collect(body)
       case eventType.executeLoadQuery:
         return this.#load(header, body, format)
       case eventType.transactionPayload:
@@ -353,44 +353,11 @@ class Replayer {
     this.#database = ''
   }
 
-  #collect(body: Buffer): void {
-    const id = body.readUInt32LE(0)
-    const load = this.#loads.get(id) ?? { parts: [], size: 0 }
-    load.parts.push(body.subarray(4))
-    load.size += body.length - 4
-    if (load.size > loadedFileMaxBytes) {
-      throw new Fault(
-        'unsupported',
-        `replay LOAD DATA: its file exceeds ${loadedFileMaxBytes} bytes`,
-      )
-    }
-    this.#loads.set(id, load)
-  }
-
-  /** LOAD DATA in statement format: the file's bytes came before, its name in the statement is replaced. */
+  /** LOAD DATA in statement format. */
   async #load(header: EventHeader, body: Buffer, format: FormatDescription): Promise<void> {
-    const reader = new Reader(body, 'load event', 13)
-    const id = reader.u32le()
-    const nameStart = reader.u32le()
-    const nameEnd = reader.u32le()
-    const duplicates = reader.u8()
-    const fixed = body.subarray(0, 13)
-    const query = decodeQuery(Buffer.concat([fixed, reader.rest()]), eventType.query)
-    const load = this.#loads.get(id)
-    this.#loads.delete(id)
-    if (!load) throw new Fault('gap', 'replay LOAD DATA: its file did not come before it')
-    const how = duplicates === 2 ? 'REPLACE ' : duplicates === 1 ? 'IGNORE ' : ''
-    const sql = Buffer.concat([
-      query.sql.subarray(0, nameStart),
-      Buffer.from(` LOCAL INFILE 'data' ${how}INTO`),
-      query.sql.subarray(nameEnd),
-    ])
+    const { query, sql, content } = this.#loads.take(body)
     await this.#statement(header, { ...query, errorCode: 0 }, Buffer.from('DO 0'), format)
-    const parts = load.parts
-    const content = (async function* () {
-      yield* parts
-    })()
-    await this.#session.load(sql.toString('latin1'), content, this.#options)
+    await this.#session.load(sql, content, this.#options)
   }
 
   /** MySQL's compressed transaction: its events come without checksums. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
@@ -300,6 +301,15 @@ async function statements(server: FamilyServer): Promise<void> {
     'create temporary table tmp (a int); insert into tmp values (1), (2); insert into s (u) select a from tmp; drop temporary table tmp',
   )
   await client.query('update s set r = last_insert_id() where id = last_insert_id()')
+  const file = join(server.makeFolder('files'), 'rows')
+  writeFileSync(file, `60\tloaded ü\n1\tagain\n61\t${'x'.repeat(90)}\n`, { mode: 0o644 })
+  for (const how of ['', 'ignore', 'replace']) {
+    await client.query('delete from s where id in (60, 61)')
+    const rows = how === '' ? 'ignore 2 lines' : ''
+    await client.query(
+      `load data infile '${file}' ${how} into table s character set utf8mb4 ${rows} (id, @t) set t = concat(@t, '${how}')`,
+    )
+  }
   await client.query('create table `ü` (a int); set names latin1')
 }
 
