@@ -75,6 +75,14 @@ export interface TreeSource {
  */
 export type Prepared = 'new' | 'present' | 'same' | 'kept'
 
+/** An open file of a target. It is not closed before `release`, which is called once. */
+export type HeldFile = {
+  readonly descriptor: number
+  /** What to throw of an error that writing to the descriptor met. */
+  fault(error: unknown): unknown
+  release(): void
+}
+
 /**
  * Where a tree is laid out again. All paths are relative to the target's root, components joined by `/`.
  * The order of calls: `prepare` (or `link`) of every node, parents first; `write` and `zero` of file bytes in any
@@ -94,6 +102,11 @@ export interface TreeTarget {
   /** Reads what stands in the file now; for comparing before overwriting. Short at the file's end. */
   read(path: Buffer, offset: number, sizeBytes: number): Promise<Buffer>
   write(path: Buffer, offset: number, bytes: Uint8Array): Promise<void>
+  /**
+   * A file that was made anew and reads as zeroes where it was not written, held open for writing by another thread;
+   * undefined where bytes must pass through `write` and `zero`, or the target is no local one.
+   */
+  hold?(path: Buffer): HeldFile | undefined
   /** Makes the range read as zeroes; a hole where the target keeps such. */
   zero(path: Buffer, offset: number, sizeBytes: number): Promise<void>
   /** Gives the node its owner, mode, xattrs and times, and closes what is open of it. */

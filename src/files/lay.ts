@@ -20,7 +20,8 @@ import type { BigIntStats } from 'node:fs'
 import { closeSync } from 'node:fs'
 import { assert, Fault, fromSystem } from '#base/faults'
 import { makeFolders } from '#base/folders'
-import type { Prepared, TreeEntry, TreeTarget, Xattr } from '#change/tree'
+import { withoutZeroEnds } from '#base/zeroes'
+import type { HeldFile, Prepared, TreeEntry, TreeTarget, Xattr } from '#change/tree'
 import { loadNative, type Native } from './native.ts'
 import { OpenFiles } from './open-files.ts'
 import { show } from './byte-text.ts'
@@ -158,6 +159,11 @@ class Layer implements LocalTarget {
     const end = offset + sizeBytes
     for (let at = offset; at < end; at += zeroes.length)
       await this.#files.write(path, at, zeroes.subarray(0, Math.min(zeroes.length, end - at)))
+  }
+
+  hold(path: Buffer): HeldFile | undefined {
+    if (this.#dryRun || !this.#sparse || !this.#fresh.has(path.toString('latin1'))) return undefined
+    return this.#files.hold(path)
   }
 
   async finish(path: Buffer, entry: TreeEntry): Promise<void> {
@@ -393,20 +399,7 @@ type Attributed = {
 }
 
 const slash = Buffer.from('/')
-const blockSize = 4096
 const zeroes = Buffer.alloc(64 * 1024)
-
-/** The range of the bytes that is left when whole blocks of zeroes are dropped at both ends. */
-function withoutZeroEnds(bytes: Uint8Array): { readonly start: number; readonly end: number } {
-  const block = zeroes.subarray(0, blockSize)
-  let start = 0
-  let end = bytes.length
-  while (start + blockSize <= end && block.equals(bytes.subarray(start, start + blockSize)))
-    start += blockSize
-  while (end - blockSize >= start && block.equals(bytes.subarray(end - blockSize, end)))
-    end -= blockSize
-  return { start, end }
-}
 
 function isAccessList({ name }: Xattr): boolean {
   return name.startsWith('system.posix_acl_')

@@ -1,6 +1,7 @@
 import { closeSync, constants, openSync, read, write } from 'node:fs'
 import { promisify } from 'node:util'
 import { fromSystem } from '#base/faults'
+import type { HeldFile } from '#change/tree'
 import type { Directories } from './directories.ts'
 import { show } from './byte-text.ts'
 
@@ -61,6 +62,21 @@ export class OpenFiles {
     })
   }
 
+  /** The file stays open until it is let go of. */
+  hold(path: Buffer): HeldFile {
+    try {
+      const file = this.#file(path)
+      file.users += 1
+      return {
+        descriptor: file.descriptor,
+        fault: (error) => fromSystem(error, `write ${show(path)}`),
+        release: () => this.#release(file),
+      }
+    } catch (error) {
+      throw fromSystem(error, `open ${show(path)}`)
+    }
+  }
+
   close(path: Buffer): void {
     const key = path.toString('latin1')
     const file = this.#open.get(key)
@@ -85,12 +101,16 @@ export class OpenFiles {
       try {
         return await work(file.descriptor)
       } finally {
-        file.users -= 1
-        if (file.closing && file.users === 0) closeSync(file.descriptor)
+        this.#release(file)
       }
     } catch (error) {
       throw fromSystem(error, `${doing} ${show(path)}`)
     }
+  }
+
+  #release(file: OpenFile): void {
+    file.users -= 1
+    if (file.closing && file.users === 0) closeSync(file.descriptor)
   }
 
   #file(path: Buffer): OpenFile {

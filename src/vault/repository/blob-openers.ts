@@ -2,22 +2,40 @@ import { Worker } from 'node:worker_threads'
 import { Fault } from '#base/faults'
 import type { EnvelopeKeys } from './crypto.ts'
 import { copyBytes } from './native-calls.ts'
-import type { PackedBlob } from './repository.ts'
+import type { BlobPlacing, PackedBlob } from './repository.ts'
 
 /** Blobs that a thread works at, or that wait for it, or are being used. */
 const slotsPerWorker = 3
 /** The largest that passes: any chunk does. */
 export const openedBytesMax = 8 * 2 ** 20
 
+export type AskedBlob = Pick<PackedBlob, 'id' | 'type' | 'plainLength'> & {
+  /** Where its envelope lies. */
+  readonly at: number
+  readonly length: number
+  readonly places: BlobPlacing['places']
+}
 export type OpenRequest = {
   readonly slot: number
-  readonly blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>
-  readonly envelope: SharedArrayBuffer
-  readonly envelopeBytes: number
-  readonly plain: SharedArrayBuffer
+  readonly envelopes: SharedArrayBuffer
+  readonly blobs: readonly AskedBlob[]
+  /** Where the plain bytes go of a single blob that has no places. */
+  readonly plain: SharedArrayBuffer | undefined
 }
-/** The size of the plain bytes; undefined when the envelope does not hold them. */
-export type OpenAnswer = { readonly slot: number; readonly sizeBytes: number | undefined }
+export type OpenAnswer = {
+  readonly slot: number
+  /** The sizes of the plain bytes; undefined where the envelope does not hold them. */
+  readonly sizes: readonly (number | undefined)[]
+  /** Writing one of them failed, and the ones behind it were left out. */
+  readonly failure: WriteFailure | undefined
+}
+/** What is left of a system's error on its way between threads. */
+export type WriteFailure = {
+  readonly blob: number
+  readonly place: number
+  readonly message: string
+  readonly code: string
+}
 
 /** Memory for one blob on its way through a thread. */
 type Slot = {
@@ -25,7 +43,7 @@ type Slot = {
   readonly worker: number
   envelope: Buffer<SharedArrayBuffer>
   plain: Buffer<SharedArrayBuffer>
-  settle?: ((sizeBytes: number | undefined) => void) | undefined
+  settle?: ((answer: OpenAnswer) => void) | undefined
   reject?: ((error: unknown) => void) | undefined
 }
 
@@ -52,17 +70,18 @@ export class BlobOpeners implements AsyncDisposable {
       workerData: keys,
       resourceLimits: { maxYoungGenerationSizeMb: 8 },
     })
-    worker.on('message', ({ slot, sizeBytes }: OpenAnswer) => {
-      this.#slots[slot]?.settle?.(sizeBytes)
-    })
-    worker.once('error', (error) => this.#fail(error))
-    worker.once('exit', () => this.#fail(new Fault('io', 'open blobs: a worker ended early')))
+    worker.on('message', (answer: OpenAnswer) => this.#slots[answer.slot]?.settle?.(answer))
+    worker.once('error', (error) => void this.#fail(error))
+    worker.once('exit', () => void this.#fail(new Fault('io', 'open blobs: a worker ended early')))
     return worker
   }
 
-  #fail(error: unknown): void {
+  // The others end before anybody hears of it: they write to files that are closed then.
+  async #fail(error: unknown): Promise<void> {
     if (this.#isEnding) return
-    this.#failure ??= { error }
+    this.#isEnding = true
+    this.#failure = { error }
+    await this.#terminate()
     for (const slot of this.#slots) slot.reject?.(error)
     for (const wake of this.#waiting.splice(0)) wake()
   }
@@ -78,16 +97,48 @@ export class BlobOpeners implements AsyncDisposable {
   ): Promise<boolean> {
     const slot = await this.#take()
     try {
-      const sizeBytes = await this.#ask(slot, blob, envelope)
+      const { id, type, plainLength } = blob
+      slot.plain = grown(slot.plain, Math.max(plainLength, envelope.length))
+      const asked = { id, type, plainLength, at: 0, length: envelope.length, places: [] }
+      const { sizes } = await this.#ask(slot, [asked], envelope, slot.plain.buffer)
+      const [sizeBytes] = sizes
       if (sizeBytes === undefined) return false
       await use(slot.plain.subarray(0, sizeBytes))
       return true
     } finally {
-      slot.settle = undefined
-      slot.reject = undefined
-      this.#free.push(slot)
-      this.#waiting.shift()?.()
+      this.#give(slot)
     }
+  }
+
+  /**
+   * Opens blobs whose envelopes lie in `envelopes` and writes them to their places; says of each whether its envelope
+   * holds it by the size, or undefined. Throws what the system said of the first that could not be written.
+   */
+  async place(
+    blobs: readonly (Omit<AskedBlob, 'places'> & { readonly placing: BlobPlacing })[],
+    envelopes: Uint8Array,
+  ): Promise<readonly (number | undefined)[]> {
+    const slot = await this.#take()
+    try {
+      const asked = blobs.map(({ id, type, plainLength, at, length, placing: { places } }) => {
+        return { id, type, plainLength, at, length, places }
+      })
+      const { sizes, failure } = await this.#ask(slot, asked, envelopes)
+      if (failure) {
+        const { blob, place, code, message } = failure
+        throw blobs[blob]?.placing.fault(place, Object.assign(new Error(message), { code }))
+      }
+      return sizes
+    } finally {
+      this.#give(slot)
+    }
+  }
+
+  #give(slot: Slot): void {
+    slot.settle = undefined
+    slot.reject = undefined
+    this.#free.push(slot)
+    this.#waiting.shift()?.()
   }
 
   async #take(): Promise<Slot> {
@@ -101,19 +152,17 @@ export class BlobOpeners implements AsyncDisposable {
 
   #ask(
     slot: Slot,
-    blob: Pick<PackedBlob, 'id' | 'type' | 'plainLength'>,
-    envelope: Uint8Array,
-  ): Promise<number | undefined> {
-    slot.envelope = grown(slot.envelope, envelope.length)
-    slot.plain = grown(slot.plain, Math.max(blob.plainLength, envelope.length))
-    copyBytes(slot.envelope, envelope)
-    const { id, type, plainLength } = blob
+    blobs: readonly AskedBlob[],
+    envelopes: Uint8Array,
+    plain?: SharedArrayBuffer,
+  ): Promise<OpenAnswer> {
+    slot.envelope = grown(slot.envelope, envelopes.length)
+    copyBytes(slot.envelope, envelopes)
     const request: OpenRequest = {
       slot: slot.index,
-      blob: { id, type, plainLength },
-      envelope: slot.envelope.buffer,
-      envelopeBytes: envelope.length,
-      plain: slot.plain.buffer,
+      envelopes: slot.envelope.buffer,
+      blobs,
+      plain,
     }
     return new Promise((resolve, reject) => {
       slot.settle = resolve
@@ -124,6 +173,10 @@ export class BlobOpeners implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isEnding = true
+    await this.#terminate()
+  }
+
+  async #terminate(): Promise<void> {
     await Promise.all(this.#workers.map((worker) => worker.terminate()))
   }
 }

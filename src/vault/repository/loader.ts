@@ -5,7 +5,7 @@ import type { BlobIndex } from './index/blob-index.ts'
 import type { BlobOpener } from './blob-opener.ts'
 import { type BlobOpeners, openedBytesMax } from './blob-openers.ts'
 import { packKey } from './pack.ts'
-import type { BlobPlace, BlobType } from './repository.ts'
+import type { BlobPlace, BlobPlacing, BlobType } from './repository.ts'
 
 type Source = {
   readonly storage: Storage
@@ -24,8 +24,11 @@ const rangeBytesMax = 8 * 1024 * 1024
 /** Other threads begin where there is so much to be opened, and take blobs of at least this size: less is not worth the way. */
 const threadsFromBytes = 48 * 1024 * 1024
 const threadBlobBytesMin = 128 * 1024
-/** Blobs of one range that are on their way through other threads. */
+/** Blobs of one range that are on their way through other threads, or such bundles. */
 const threadBlobsMax = 4
+/** Blobs that another thread writes itself go to it in bundles: waking it costs as much as some of the work. */
+const bundleBytesMax = 4 * 1024 * 1024
+const bundleBlobsMax = 64
 
 /** Reads one blob; when one copy of it is damaged or lost, another one serves. */
 export async function loadBlob(
@@ -65,6 +68,8 @@ export type LoadManyOptions = {
   readonly type?: BlobType | undefined
   /** Takes what cannot be had of a blob, in any copy; without it the fault is thrown. */
   readonly onDamaged?: ((id: string, fault: Fault) => void) | undefined
+  /** Where another thread may write a blob itself, instead of a visit. */
+  readonly place?: ((id: string) => BlobPlacing | undefined) | undefined
 }
 
 /** Reads many blobs of one type: sorted by pack, in ranged reads of neighbours, `width` at a time. */
@@ -132,27 +137,20 @@ function continues(range: readonly Wanted[], blob: Wanted): boolean {
   return gap <= gapBytesMax && blob.offset + blob.length - first.offset <= rangeBytesMax
 }
 
+type RangeOptions = LoadManyOptions & { readonly openers: BlobOpeners | undefined }
+
 async function loadRange(
   source: Source,
   range: readonly Wanted[],
-  { signal, onDamaged, openers }: LoadManyOptions & { readonly openers: BlobOpeners | undefined },
+  options: RangeOptions,
   visit: (id: string, plain: Buffer) => Promise<void>,
 ): Promise<void> {
+  const { signal, onDamaged, openers } = options
   const [first, last] = [range[0], range.at(-1)]
   if (!first || !last) return
   const { pack, offset: start } = first
-  let bytes: Buffer | undefined
-  try {
-    bytes = await source.storage.get(packKey(pack), {
-      start,
-      end: last.offset + last.length,
-      signal,
-    })
-  } catch (error) {
-    // A pack that is gone or too short: each of its blobs may have another copy.
-    if (!isFault(error, 'missing', 'corrupt', 'unreachable')) throw error
-  }
-  await eachLimit(range, openers ? threadBlobsMax : 1, signal, async (blob) => {
+  const bytes = await readRange(source, pack, { start, end: last.offset + last.length, signal })
+  const loadOne = async (blob: Wanted) => {
     const at = blob.offset - start
     const envelope = bytes?.subarray(at, at + blob.length)
     if (openers && envelope && isForThreads(blob)) {
@@ -161,7 +159,75 @@ async function loadRange(
     const opened = envelope && tryOpen(source.opener, envelope, blob)
     const plain = opened ?? (await loadElsewhere(source, blob, signal, onDamaged))
     if (plain) await visit(blob.id, plain)
+  }
+  const bundles = openers && bytes ? bundle(range) : range.map((blob) => [blob])
+  await eachLimit(bundles, openers ? threadBlobsMax : 1, signal, async (blobs) => {
+    const left = bytes ? await placeAll(blobs, start, bytes, options) : blobs
+    for (const blob of left) await loadOne(blob)
   })
+}
+
+// Undefined for a pack that is gone or too short: each of its blobs may have another copy.
+async function readRange(
+  { storage }: Source,
+  pack: string,
+  range: { readonly start: number; readonly end: number; readonly signal: AbortSignal },
+): Promise<Buffer | undefined> {
+  try {
+    return await storage.get(packKey(pack), range)
+  } catch (error) {
+    if (!isFault(error, 'missing', 'corrupt', 'unreachable')) throw error
+    return undefined
+  }
+}
+
+function bundle(range: readonly Wanted[]): Wanted[][] {
+  const bundles: Wanted[][] = []
+  let sizeBytes = 0
+  for (const blob of range) {
+    const size = Math.max(blob.plainLength, blob.length)
+    const last = bundles.at(-1)
+    if (last && last.length < bundleBlobsMax && sizeBytes + size <= bundleBytesMax) last.push(blob)
+    else bundles.push([blob])
+    sizeBytes = last === bundles.at(-1) ? sizeBytes + size : size
+  }
+  return bundles
+}
+
+/** Lets another thread open and write what it may; returns the blobs that are left. */
+async function placeAll(
+  blobs: readonly Wanted[],
+  start: number,
+  bytes: Buffer,
+  { openers, place }: RangeOptions,
+): Promise<readonly Wanted[]> {
+  if (!openers || !place) return blobs
+  const placed: { readonly blob: Wanted; readonly placing: BlobPlacing }[] = []
+  try {
+    for (const blob of blobs) {
+      const placing = isForThreads(blob) ? place(blob.id) : undefined
+      if (placing) placed.push({ blob, placing })
+    }
+    const [first, last] = [placed[0]?.blob, placed.at(-1)?.blob]
+    if (!first || !last) return blobs
+    const envelopes = bytes.subarray(first.offset - start, last.offset + last.length - start)
+    // Cut off in the middle: the usual way finds another copy, or says what is wrong.
+    if (envelopes.length < last.offset + last.length - first.offset) return blobs
+    const asked = placed.map(({ blob: { id, type, plainLength, offset, length }, placing }) => {
+      return { id, type, plainLength, at: offset - first.offset, length, placing }
+    })
+    const sizes = await openers.place(asked, envelopes)
+    const done = new Set<Wanted>()
+    for (const [index, { blob, placing }] of placed.entries()) {
+      const size = sizes[index]
+      if (size === undefined) continue
+      placing.written(size)
+      done.add(blob)
+    }
+    return blobs.filter((blob) => !done.has(blob))
+  } finally {
+    for (const { placing } of placed) placing.release()
+  }
 }
 
 function isForThreads({ plainLength, length }: Wanted): boolean {

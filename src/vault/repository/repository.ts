@@ -107,6 +107,17 @@ export interface BlobSaver extends AsyncDisposable {
   finish(): Promise<SaverStats>
 }
 
+/** Files to which a blob's plain bytes go: blocks of zeroes at its ends are left out. */
+export interface BlobPlacing {
+  readonly places: readonly { readonly descriptor: number; readonly offset: number }[]
+  /** All of it, so many bytes, is in all the places. */
+  written(sizeBytes: number): void
+  /** What to throw of an error of the place `index`. */
+  fault(index: number, error: unknown): unknown
+  /** Called last, whatever happened. */
+  release(): void
+}
+
 /** Held while a lock file is kept fresh; `signal` aborts when it could not be refreshed in time. */
 export interface RepositoryLock extends AsyncDisposable {
   readonly signal: AbortSignal
@@ -169,6 +180,8 @@ export interface Repository extends AsyncDisposable {
       isTransient?: boolean | undefined
       type?: BlobType | undefined
       onDamaged?: ((id: string, fault: Fault) => void) | undefined
+      /** With `isTransient`: where another thread may write a blob's bytes itself, instead of a visit. */
+      place?: ((id: string) => BlobPlacing | undefined) | undefined
     },
     visit: (id: string, plain: Buffer) => Promise<void>,
   ): Promise<void>

@@ -2,15 +2,17 @@ import { hash } from 'node:crypto'
 import { Fault, isFault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import { eachLimit } from '#base/tasks'
-import type { Prepared, TreeTarget } from '#change/tree'
+import type { HeldFile, Prepared, TreeTarget } from '#change/tree'
 import { envelopeOverheadBytes } from './crypto.ts'
-import type { Repository } from './repository.ts'
+import type { BlobPlacing, Repository } from './repository.ts'
 import type { TreeNode } from './tree-codec.ts'
 
 /** Files whose present bytes are compared at the same time. */
 const comparingMax = 4
 /** After damage was met, blobs are fetched in groups so small, then one by one. */
 const groupMax = 256
+/** Files held open for other threads at a time; those of one blob count each. */
+const heldMax = 256
 
 /** A file whose bytes are to be brought in place. */
 export type WaveFile = {
@@ -51,6 +53,7 @@ export class WaveBytes {
   readonly #repository: Repository
   readonly #target: TreeTarget
   readonly #options: WaveOptions
+  #held = 0
 
   constructor(repository: Repository, target: TreeTarget, options: WaveOptions) {
     this.#repository = repository
@@ -130,9 +133,14 @@ export class WaveBytes {
       for (const use of needed.get(id) ?? []) await this.#write(use, plain)
       needed.delete(id)
     }
+    const hold = (id: string) =>
+      this.#hold(needed.get(id) ?? [], () => {
+        needed.delete(id)
+      })
     const load = async (ids: string[]): Promise<boolean> => {
       try {
-        await this.#repository.loadBlobs(ids, { signal, width, isTransient: true }, place)
+        const options = { signal, width, isTransient: true, place: hold }
+        await this.#repository.loadBlobs(ids, options, place)
         return true
       } catch (error) {
         if (!isFault(error, 'corrupt', 'missing')) throw error
@@ -167,6 +175,36 @@ export class WaveBytes {
       for (const { file } of uses) this.#damageFile(file, error.message)
       return undefined
     }
+  }
+
+  /** Files for another thread to write a blob to, unless they are many or one of them cannot be written that way. */
+  #hold(uses: readonly Use[], done: () => void): BlobPlacing | undefined {
+    const { progress } = this.#options
+    if (uses.length === 0 || this.#held + uses.length > heldMax) return undefined
+    const held: HeldFile[] = []
+    const release = () => {
+      this.#held -= held.length
+      for (const file of held.splice(0)) file.release()
+    }
+    for (const { file } of uses) {
+      const one = this.#target.hold?.(file.path)
+      if (!one) {
+        release()
+        return undefined
+      }
+      held.push(one)
+      this.#held += 1
+    }
+    const written = (sizeBytes: number) => {
+      done()
+      if (progress) progress.doneBytes += sizeBytes * uses.length
+    }
+    const places = uses.map(({ offset }, at) => ({
+      descriptor: held[at]?.descriptor ?? -1,
+      offset,
+    }))
+    const fault = (index: number, error: unknown) => held[index]?.fault(error) ?? error
+    return { places, written, fault, release }
   }
 
   async #write({ file, offset }: Use, plain: Buffer): Promise<void> {
