@@ -90,7 +90,8 @@ export async function changeKeys(
       await enrol(vault, action, around)
       break
     case 'strike': {
-      await vault.keys.strike(action.id, around)
+      const removed = await vault.keys.strike(action.id, around)
+      around.log.info(`removed ${removed} log objects of ${action.id}: take a new base now`)
       break
     }
   }

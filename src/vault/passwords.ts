@@ -53,17 +53,26 @@ export interface VaultKeys {
     options: Options & { readonly sources?: readonly string[] | undefined },
   ): Promise<string>
   enrolled(): readonly EnrolledKey[]
-  /** No longer believes an archiver, by its key's id or its name: nothing that it ever signed. */
-  strike(idOrName: string, options: Options): Promise<void>
+  /**
+   * No longer believes an archiver, by its key's id or its name, and removes what it signed. Broken off, it is gone on
+   * with by the id. Returns how many objects of the log went.
+   */
+  strike(idOrName: string, options: Options): Promise<number>
   /** What is wrong with the records of the passwords; the files that they are about are checked by opening. */
   check(options: Options): Promise<LogFinding[]>
 }
+
+/** Removes what a key signed of log and catalog; returns how many objects of the log went. */
+type ClearUp = (keyId: string, signal: AbortSignal) => Promise<number>
+
+const keyIdPattern = /^[0-9a-f]{16}$/
 
 export class OpenKeys implements VaultKeys {
   readonly #storage: Storage
   readonly #repository: Repository
   readonly #keyring: Keyring
   readonly #cost: Cost
+  readonly #clearUp: ClearUp
   #named: NamedSecrets
 
   constructor(parts: {
@@ -72,7 +81,9 @@ export class OpenKeys implements VaultKeys {
     readonly named: NamedSecrets
     readonly keyring: Keyring
     readonly cost: Cost | undefined
+    readonly clearUp: ClearUp
   }) {
+    this.#clearUp = parts.clearUp
     this.#storage = parts.storage
     this.#repository = parts.repository
     this.#named = parts.named
@@ -190,7 +201,7 @@ export class OpenKeys implements VaultKeys {
     return this.#keyring.list()
   }
 
-  async strike(idOrName: string, { signal }: Options): Promise<void> {
+  async strike(idOrName: string, { signal }: Options): Promise<number> {
     const archivers = this.#keyring.list().filter(({ kind }) => kind === 'archiver')
     const byId = archivers.find(({ id }) => id === idOrName)
     const found = byId ? [byId] : archivers.filter(({ name }) => name === idOrName)
@@ -199,6 +210,9 @@ export class OpenKeys implements VaultKeys {
     const list = (keys: typeof archivers) =>
       keys.map(({ id, name }) => `${name} (${id})`).join(', ')
     if (!archiver) {
+      // Struck off already, and broken off before all that it wrote was removed.
+      const removed = keyIdPattern.test(idOrName) ? await this.#clearUp(idOrName, signal) : 0
+      if (removed > 0) return removed
       throw new Fault('missing', `${doing}: there is none`, {
         hint: archivers.length > 0 ? `The archivers are: ${list(archivers)}.` : undefined,
       })
@@ -210,6 +224,7 @@ export class OpenKeys implements VaultKeys {
     }
     await strikeKey(this.#storage, archiver.id, { signal })
     this.#keyring.remove(archiver.id)
+    return this.#clearUp(archiver.id, signal)
   }
 
   /**

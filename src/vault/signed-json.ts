@@ -1,4 +1,4 @@
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import { toJson } from '#base/log'
 import { Fields } from './fields.ts'
 import { type Keyring, type Scope, type Signer, signBytes } from './signing.ts'
@@ -33,4 +33,14 @@ function readEnvelope(
   if (signature.length !== 64)
     throw new Fault('corrupt', `read ${what}: its signature is no Ed25519`)
   return { id: outer.text('key'), signature, record: outer.text('record') }
+}
+
+/** The key that a record says it was signed by, unchecked; undefined for what is no such record. */
+export function claimedSigner(bytes: Buffer): string | undefined {
+  try {
+    return Fields.parse(bytes, 'a signed record').text('key')
+  } catch (error) {
+    if (isFault(error, 'corrupt')) return undefined
+    throw error
+  }
 }

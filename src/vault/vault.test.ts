@@ -181,21 +181,24 @@ test('what an archiver signs beyond its scope, or after it was struck off, is re
   assert.deepEqual(await vault.check({ signal, readData: true }), [])
   await assert.rejects(write(source), (e) => isFault(e, 'refused'))
   const [, archiver] = vault.keys.enrolled()
+  const written = new Map<string, Buffer>()
+  for await (const { key } of storage.list('log/other/')) written.set(key, await storage.get(key))
   await vault.keys.strike(archiver?.id ?? '', { signal })
   const opened = await open(storage)
-  const findings = await opened.check({ signal, readData: true })
-  assert.deepEqual(
-    findings.map(({ code }) => code),
-    ['forged'],
-  )
+  assert.deepEqual(await opened.check({ signal, readData: true }), [])
+  assert.deepEqual(await opened.archive.spans('other', { signal }), [])
   // Its lease, never given back, holds nobody up.
   for (let epoch = 5; epoch < 8; epoch++) {
-    const bytes = await storage.get('log/other/=lease/00000001')
-    await storage.put(`log/${source}/=lease/0000000${epoch}`, bytes)
+    const lease = written.get('log/other/=lease/00000001') ?? Buffer.alloc(0)
+    await storage.put(`log/${source}/=lease/0000000${epoch}`, lease)
   }
   await using writer = await opened.archive.openWriter(source, { signal })
   await writer.append(log.block(0, 300), { signal })
   await writer.flush({ signal })
+  // Put back by whoever may write there, it is believed as little.
+  for (const [key, bytes] of written) await storage.put(key, bytes)
+  const findings = await opened.check({ signal, readData: true })
+  assert.ok(findings.some(({ code }) => code === 'forged'))
 })
 
 test('catalog records come back as they were put in, in their order', async () => {
@@ -449,4 +452,72 @@ test('a password whose repository key is gone is not called wrong: what is gone 
     return true
   })
   await open(storage, 'battery staple')
+})
+
+test('after a host was struck off the vault reads, takes bases and goes on with its log; what is lost is a gap', async () => {
+  const storage = new MemStorage()
+  const vault = await init(storage)
+  const state = await vault.keys.enrol('db7', { signal })
+  const host = await openForArchiving(storage, { state, signal })
+  const log = new FakeLog()
+  const write = async (by: typeof host, from: number, to: number, hole = false) => {
+    await using writer = await by.archive.openWriter(source, { signal })
+    if (hole) writer.allowGap()
+    for (const block of log.blocks(from, to)) await writer.append(block, { signal })
+    await writer.settle({ signal })
+  }
+  const facts = { engine: 'e', flavor: 'f', version: '1', url: 'u://' }
+  await vault.catalog.addSource({ name: source, ...facts }, { signal })
+  await write(vault, 0, 1300)
+  for (let n = 0; n < 70; n++) {
+    await host.catalog.addSource({ name: source, ...facts, version: `${n}` }, { signal })
+  }
+  // Joins most of them into a bundle.
+  await vault.catalog.addSource({ name: source, ...facts, version: 'last' }, { signal })
+  await host.catalog.addSource({ name: source, ...facts, version: 'loose' }, { signal })
+  await write(host, 1300, 3500)
+  const [, archiver] = vault.keys.enrolled()
+  const removed = await vault.keys.strike('db7', { signal })
+  assert.ok(removed >= 3, `${removed} objects`)
+  const opened = await open(storage)
+  assert.deepEqual(
+    (await opened.catalog.sources({ signal })).map(({ version }) => version),
+    ['last'],
+  )
+  const [span, ...more] = await opened.archive.spans(source, { signal })
+  assert.deepEqual([span?.next, more], [position(1300), []])
+  const [gap] = await opened.catalog.gaps(source, { signal })
+  assert.match(gap?.said ?? '', /was struck off/)
+  assert.deepEqual(gap?.after, { history: 'h1', at: position(1300) })
+  // Another goes on: from where the believed log ends, or behind a hole.
+  await write(opened, 3500, 4500, true)
+  const reader = await opened.archive.openReader(source, { signal })
+  const read = async (segment: string) => collect(await reader.read(segment, { signal }))
+  assert.deepEqual(await read('seg-000000'), log.bytes(0, 1000))
+  assert.deepEqual(await read('seg-000004'), log.bytes(4000, 4500))
+  assert.equal((await opened.archive.spans(source, { signal })).length, 2)
+  await assert.rejects(opened.keys.strike(archiver?.id ?? '', { signal }), (error) =>
+    isFault(error, 'missing'),
+  )
+  const said = (await opened.check({ signal, readData: true })).map(({ code }) => code)
+  assert.deepEqual(said, ['hole'])
+})
+
+test('striking a host off that was broken off is gone on with by the id of its key', async () => {
+  const inner = new MemStorage()
+  const vault = await init(inner)
+  const state = await vault.keys.enrol('db7', { signal })
+  const host = await openForArchiving(inner, { state, signal })
+  {
+    await using writer = await host.archive.openWriter(source, { signal })
+    for (const block of new FakeLog().blocks(0, 2500)) await writer.append(block, { signal })
+    await writer.settle({ signal })
+  }
+  const [, archiver] = vault.keys.enrolled()
+  const dying = await open(withFaults(inner, { crashAt: 3 }))
+  await assert.rejects(dying.keys.strike('db7', { signal }), Crash)
+  const opened = await open(inner)
+  assert.equal(opened.keys.enrolled().length, 1)
+  assert.ok((await opened.keys.strike(archiver?.id ?? '', { signal })) > 0)
+  assert.deepEqual(await opened.archive.spans(source, { signal }), [])
 })

@@ -185,7 +185,8 @@ async function assemble(
   const identities = [secrets.identity]
   const { log } = options
   const parts = openParts({ storage, sealing, keyring, rootPublicKey, log, identities })
-  const keys = new OpenKeys({ storage, repository, named, keyring, cost: options.cost })
+  const clearUp = (keyId: string, inner: AbortSignal) => clearUpAfter(parts, keyId, inner)
+  const keys = new OpenKeys({ storage, repository, named, keyring, cost: options.cost, clearUp })
   return {
     id: record.vault,
     url: storage.url,
@@ -222,6 +223,24 @@ function openParts(parts: {
   const catalog = new SignedCatalog(storage, records, { readable: reading !== undefined })
   const how = { storage, sealing, trust, reading, holder, refreshKeys, log }
   return { archive: new LogArchive({ ...how, trims: catalog }), catalog }
+}
+
+/** Removes what a key that was struck off had signed, and records what is lost with it. */
+async function clearUpAfter(
+  parts: { readonly archive: Archive; readonly catalog: Catalog },
+  keyId: string,
+  signal: AbortSignal,
+): Promise<number> {
+  const { archive, catalog } = parts
+  await catalog.removeSigned(keyId, { signal })
+  let removed = 0
+  for (const source of await archive.sources({ signal })) {
+    const { objects, lost } = await archive.removeSigned(source, keyId, { signal })
+    removed += objects
+    const said = `the archiver with key ${keyId}, which wrote it, was struck off`
+    if (lost) await catalog.addGap({ source, ...lost, said }, { signal })
+  }
+  return removed
 }
 
 function warnOfEnrolment(log: Log = silentLog) {

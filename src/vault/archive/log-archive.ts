@@ -15,6 +15,7 @@ import type { Reading, Sealing, Trust } from './object.ts'
 import { type ArchiveReader, openReader } from './reader.ts'
 import { readIndex } from './log-index.ts'
 import { readSpans } from './spans.ts'
+import { type Removed, removeSigned } from './strike.ts'
 import { trimLog } from './trim.ts'
 import { openWriter } from './writer.ts'
 
@@ -49,6 +50,8 @@ export interface Archive {
   copyTo(to: Archive, source: string, options: Options): Promise<void>
   /** Removes whole segments that end at or before a position: nothing that a base still needs. Returns how many objects went. */
   trim(source: string, before: Position, options: Options): Promise<number>
+  /** Removes what a key signed of a source's log: it was struck off. */
+  removeSigned(source: string, keyId: string, options: Options): Promise<Removed>
 }
 
 export type ArchiveOptions = {
@@ -164,6 +167,10 @@ export class LogArchive implements Archive {
     const record = (sequence: number, inner: AbortSignal) =>
       trims.addTrim({ source, before, sequence }, { signal: inner })
     return trimLog({ storage, source, trust, record, signal }, before)
+  }
+
+  removeSigned(source: string, keyId: string, { signal }: Options): Promise<Removed> {
+    return removeSigned({ storage: this.#options.storage, source, signal }, keyId)
   }
 
   #reading(): Reading {

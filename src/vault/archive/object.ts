@@ -1,6 +1,6 @@
 import { createHash, hkdfSync } from 'node:crypto'
 import { release } from '#base/bytes'
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import type { Storage } from '#storage'
 import type { Keyring, Signer } from '../signing.ts'
 import {
@@ -17,7 +17,13 @@ import { headerBytesMax, parseHeader } from './age/header.ts'
 import type { Identity, Recipient } from './age/keys.ts'
 import { formatKey } from './names.ts'
 import { decodePiece, encodePiece, type Piece, splitPieces, unpackPiece } from './piece.ts'
-import { type LogRecord, readRecord, type SignedRecord, signRecord } from './record.ts'
+import {
+  type LogRecord,
+  readRecord,
+  readSignerClaim,
+  type SignedRecord,
+  signRecord,
+} from './record.ts'
 
 /** What is needed to write objects that the vault will believe. */
 export type Sealing = {
@@ -88,11 +94,34 @@ export async function readHead(
   trust: Trust,
   signal: AbortSignal,
 ): Promise<SignedRecord> {
+  const { stanzas } = await readHeader(storage, object, signal)
+  return readRecord(stanzas, { key: object.key, ...trust })
+}
+
+/** The key that an object says it was signed by, unchecked; undefined where it says none, or cannot be read. */
+export async function claimedSigner(
+  storage: Storage,
+  object: { readonly key: string; readonly sizeBytes: number },
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  try {
+    return readSignerClaim((await readHeader(storage, object, signal)).stanzas)
+  } catch (error) {
+    if (isFault(error, 'corrupt', 'unsupported')) return undefined
+    throw error
+  }
+}
+
+async function readHeader(
+  storage: Storage,
+  object: { readonly key: string; readonly sizeBytes: number },
+  signal: AbortSignal,
+) {
   for (const limit of [headBytesGuess, headerBytesMax]) {
     const end = Math.min(limit, object.sizeBytes)
     const bytes = await storage.get(object.key, { start: 0, end, signal })
     const header = naming(object.key, () => parseHeader(bytes))
-    if (header) return readRecord(header.stanzas, { key: object.key, ...trust })
+    if (header) return header
     if (end === object.sizeBytes) break
   }
   throw new Fault('corrupt', `read log object ${object.key}: it ends in its header`)

@@ -100,6 +100,11 @@ export function readRecord(
   return { record, link: record.link ?? linkOf(body), signer: id }
 }
 
+/** The key that an object says it was signed by: nothing is checked. */
+export function readSignerClaim(stanzas: readonly Stanza[]): string | undefined {
+  return stanzas.find(({ type }) => type === stanzaType)?.args[0]
+}
+
 /** Whether an object is the next one of the chain. A declared hole leaves one number out, so that a listing shows it. */
 export function follows(before: SignedRecord, after: SignedRecord): boolean {
   const step = after.record.hole ? 2 : 1

@@ -15,7 +15,7 @@ import {
   type SourceRecord,
   type TrimRecord,
 } from './records.ts'
-import { type Kind, kinds, plainRecord, type RecordStore } from './store.ts'
+import { archiverKinds, type Kind, kinds, plainRecord, type RecordStore } from './store.ts'
 
 type Options = { readonly signal: AbortSignal }
 type New<T> = Omit<T, 'recordedMs'>
@@ -35,6 +35,8 @@ export interface Catalog {
   gaps(source: string, options: Options): Promise<GapRecord[]>
   proofs(source: string, options: Options): Promise<ProofRecord[]>
   trims(source: string, options: Options): Promise<TrimRecord[]>
+  /** Removes what a key signed: it was struck off. */
+  removeSigned(keyId: string, options: Options): Promise<void>
   /** Reads every record; returns all that is damaged or forged. */
   check(options: Options): Promise<LogFinding[]>
 }
@@ -108,6 +110,10 @@ export class SignedCatalog implements Catalog {
 
   async trims(source: string, options: Options): Promise<TrimRecord[]> {
     return (await this.#records.list('trims', source, options)).map(decodeTrim)
+  }
+
+  async removeSigned(keyId: string, options: Options): Promise<void> {
+    for (const kind of archiverKinds) await this.#records.removeSigned(kind, keyId, options)
   }
 
   async check(options: Options): Promise<LogFinding[]> {

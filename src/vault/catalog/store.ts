@@ -7,7 +7,7 @@ import { decryptWith, encryptTo } from '../archive/age/age.ts'
 import { encodeText } from '../archive/names.ts'
 import type { Reading, Sealing } from '../archive/object.ts'
 import type { Fields } from '../fields.ts'
-import { formatSignedJson, parseSignedJson } from '../signed-json.ts'
+import { claimedSigner, formatSignedJson, parseSignedJson } from '../signed-json.ts'
 import { maySignLog, type Scope } from '../signing.ts'
 
 export type Kind = 'sources' | 'bases' | 'gaps' | 'proofs' | 'trims'
@@ -15,7 +15,7 @@ export type Kind = 'sources' | 'bases' | 'gaps' | 'proofs' | 'trims'
 export const kinds: readonly Kind[] = ['sources', 'bases', 'gaps', 'proofs', 'trims']
 
 /** An archiver may say that it met a source, or that log is lost; bases, proofs and trims are for holders of the password. */
-const archiverKinds: readonly Kind[] = ['sources', 'gaps']
+export const archiverKinds: readonly Kind[] = ['sources', 'gaps']
 
 /** A record as it is stored: `key` is its place, and in what is signed, so that it cannot be moved. */
 type Entry = { readonly key: string; readonly scope: Scope; readonly fields: Fields }
@@ -124,6 +124,15 @@ export class RecordStore {
     for (const older of bundles) await this.#storage.delete(older, options)
   }
 
+  /** Removes the loose records that a key signed; those in bundles are passed over by whoever reads them. */
+  async removeSigned(kind: Kind, keyId: string, options: Options): Promise<void> {
+    const { loose } = await this.#keys(kind, undefined, options)
+    await eachLimit(loose, readsAtOnce, options.signal, async (key, signal) => {
+      const text = await this.#decrypt(key, recordBytesMax, { signal })
+      if (claimedSigner(text) === keyId) await this.#storage.delete(key, { signal })
+    })
+  }
+
   async #put(key: string, signed: Buffer, signal: AbortSignal): Promise<void> {
     const { can } = this.#storage
     const bytes = encryptTo(this.#sealing.recipients, signed)
@@ -169,10 +178,10 @@ export class RecordStore {
       throw new Fault('forged', `check ${what}: it was written as ${fields.text('key')}`)
     }
     // A bundle vouches for nothing: each record in it bears the signature that it always had.
-    return fields.list('records').map((record) => {
-      const bytes = Buffer.from(String(record))
-      return { ...this.#open(bytes, undefined, kind), text: bytes.toString() }
-    })
+    const records = fields.list('records').map((record) => Buffer.from(String(record)))
+    return records
+      .filter((bytes) => !this.#isStruckOff(bytes, kind))
+      .map((bytes) => ({ ...this.#open(bytes, undefined, kind), text: bytes.toString() }))
   }
 
   #open(text: Buffer, key: string | undefined, kind: Kind): Entry {
@@ -189,6 +198,13 @@ export class RecordStore {
       throw new Fault('forged', `check ${what}: ${scope.name} may not sign it`)
     }
     return { key: written, scope, fields: fields.object('record') }
+  }
+
+  /** The bundle's maker had checked the signature: it can only be of an archiver that was struck off since. */
+  #isStruckOff(bytes: Buffer, kind: Kind): boolean {
+    const signer = claimedSigner(bytes)
+    if (signer === undefined || !archiverKinds.includes(kind)) return false
+    return this.#readingOrRefuse().keyring.scopeOf(signer) === undefined
   }
 
   async #decrypt(key: string, bytesMax: number, { signal }: Options): Promise<Buffer> {
