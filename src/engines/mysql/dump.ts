@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { Fault, isFault } from '#base/faults'
+import { systemTime } from '#base/time'
 import {
   artificialFlag,
   checksumHolds,
@@ -188,6 +189,16 @@ export class Dump implements AsyncDisposable {
     payload.writeBigUInt64LE(BigInt(offset), 1)
     payload.write(file, 9)
     this.#session.sendAlone(payload)
+  }
+
+  /** Leaves what comes to the system for a while, so that it is read at once. */
+  async rest(delayMs: number, signal: AbortSignal): Promise<void> {
+    this.#session.pause()
+    try {
+      await systemTime.sleep(delayMs, signal)
+    } finally {
+      this.#session.resume()
+    }
   }
 
   /** The other connection to the server is dead: so may be this one. The reading ends with that. */

@@ -19,6 +19,13 @@ import { LogWatch, Waiting } from './watch.ts'
 
 /** Connections in a row that brought nothing. */
 const failuresMax = 6
+/**
+ * Where commits need not wait for us, what comes within so long is taken together: each wake-up, and each sync of the
+ * journal, costs more than the bytes of a commit.
+ */
+const gatherMs = 50
+/** With more at once there is a backlog to catch up with. */
+const gatherBytesMax = 64 * 1024
 const reconnect = { triesMax: 12, firstDelayMs: 50, delayMaxMs: 5_000 }
 
 /** What is known of the server at one connection. */
@@ -122,6 +129,8 @@ export class BinlogSource implements LogSource, AsyncDisposable {
       if (block) yield { cursor: reader.cursor, item: block }
       const beat = readBeat(reader, watch)
       if (beat) yield { cursor: reader.cursor, item: beat }
+      const few = dumped.kind === 'drained' && block && block.bytes.length < gatherBytesMax
+      if (few && !this.#waiting) await link.dump.rest(gatherMs, signal)
     }
   }
 

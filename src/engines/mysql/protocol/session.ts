@@ -309,6 +309,15 @@ export class Session implements AsyncDisposable {
     return { bytes: this.#buffer.subarray(start, start + size), last: size < packetMax }
   }
 
+  /** Nothing is read from the connection until `resume`. */
+  pause(): void {
+    this.#stream.pause()
+  }
+
+  resume(): void {
+    this.#stream.resume()
+  }
+
   async #awaitPiece(): Promise<Piece> {
     await this.#need(4)
     await this.#need(4 + this.#buffer.readUIntLE(this.#pos, 3))
