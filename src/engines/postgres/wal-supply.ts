@@ -46,7 +46,8 @@ export type SupplyOptions = {
 export class WalSupply {
   readonly #options: SupplyOptions
   readonly #finder: CutFinder
-  readonly #laid = new Set<string>()
+  /** How much of each file's content was laid ready. */
+  readonly #laid = new Map<string, number>()
   #waiting = 0
   #frontier: { readonly timeline: number; readonly lsn: bigint } | undefined
   #done = false
@@ -149,7 +150,7 @@ export class WalSupply {
     await file.truncate(segmentBytes)
     if (owner) await file.chown(owner.uid, owner.gid)
     await rename(part, path.join(folder, name))
-    this.#laid.add(name)
+    this.#laid.set(name, cut ? Number(cut.lsn - place.first) : size)
     this.#frontier = { timeline: place.timeline, lsn: place.first + BigInt(segmentBytes) }
     this.#tell()
     return cut !== undefined
@@ -199,7 +200,8 @@ export class WalSupply {
     try {
       for (;;) {
         if (this.#failure) throw this.#failure.error
-        if (this.#laid.has(name)) return await this.#again(name, place.first)
+        const laidBytes = this.#laid.get(name)
+        if (laidBytes !== undefined) return await this.#again(name, laidBytes)
         if (this.#done || this.#passed(place)) return undefined
         await new Promise<void>((resolve) => this.#listeners.push(resolve))
       }
@@ -224,14 +226,13 @@ export class WalSupply {
     return { sizeBytes: bytes.length, content: pieces([bytes]) }
   }
 
-  // Asked for once more, after the server has taken the file that lay ready: from the archive, cut in the same place.
-  async #again(name: string, first: bigint): Promise<Served | undefined> {
+  // Asked for once more, after the server has taken the file that lay ready, or before it lay there: from the archive,
+  // cut in the same place. The log may have grown meanwhile, and a server that has replayed what grew, then takes the
+  // shorter file that lies ready still, does not find its last record again.
+  async #again(name: string, size: number): Promise<Served | undefined> {
     const { archive, segmentBytes, signal } = this.#options
     const content = await archive.read(name, { signal })
     if (!content) throw new Fault('gap', `read the archived log: ${name} is missing`)
-    const { cut } = this.#finder
-    const inside = cut && cut.lsn > first && cut.lsn < first + BigInt(segmentBytes)
-    const size = inside ? Number(cut.lsn - first) : segmentBytes
     return { sizeBytes: segmentBytes, content: padded(content, size, segmentBytes) }
   }
 
