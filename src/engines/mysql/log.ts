@@ -23,9 +23,9 @@ const failuresMax = 6
  * Where commits need not wait for us, what comes within so long is taken together: each wake-up, and each sync of the
  * journal, costs more than the bytes of a commit.
  */
-const gatherMs = 50
+const gatherMs = 100
 /** With more at once there is a backlog to catch up with. */
-const gatherBytesMax = 64 * 1024
+const gatherBytesMax = 128 * 1024
 const reconnect = { triesMax: 12, firstDelayMs: 50, delayMaxMs: 5_000 }
 
 /** What is known of the server at one connection. */
