@@ -279,9 +279,12 @@ class Copy {
     const shape = this.#shape(chunk.table)
     const { reader } = this.#safe
     const encoding = commonEncoding(shape, reader.encodings(shape), writer.encodings(shape))
+    const { log, throttle } = this.#work
+    const facts = { table: formatName(shape.name), chunk: chunk.index }
+    log.debug('loads a chunk', facts)
     const count = this.#meter.begin(chunk)
     const blocks = this.#guarded(reader.read(shape, chunk, { encoding, signal }), signal)
-    const slowed = this.#work.throttle?.slow(blocks, signal) ?? blocks
+    const slowed = throttle?.slow(blocks, signal) ?? blocks
     const loaded = await writer.load(shape, chunk, count.through(slowed), { encoding, signal })
     if (loaded !== count.rows) {
       // The mark must not make a later run believe in it.
@@ -295,13 +298,14 @@ class Copy {
       )
     }
     count.end()
+    log.debug('loaded a chunk', { ...facts, rows: loaded })
   }
 
   async #make(index: number, signal: AbortSignal): Promise<void> {
-    const { store, makes, target, progress } = this.#work
+    const { store, makes, target, progress, log } = this.#work
     if (makes) {
       const { name } = this.#shape(index)
-      await makeTableObjects(name, { store, target: target.schema, progress, signal })
+      await makeTableObjects(name, { store, target: target.schema, progress, log, signal })
     }
     store.finishTable(index, this.#meter.finish(index))
   }

@@ -162,7 +162,7 @@ class Migration implements Disposable {
   }
 
   async #perform(action: LinkAction): Promise<LinkEvent | undefined> {
-    const { signal, progress, target } = this.#options
+    const { signal, progress, target, log } = this.#options
     signal.throwIfAborted()
     switch (action.kind) {
       case 'check':
@@ -173,7 +173,8 @@ class Migration implements Disposable {
       case 'make': {
         progress.phase = `make ${action.stage}`
         const schema = needed(target.schema, 'make tables')
-        await makeStage(action.stage, { store: this.#opened(), target: schema, progress, signal })
+        const store = this.#opened()
+        await makeStage(action.stage, { store, target: schema, progress, log, signal })
         return { kind: 'made', stage: action.stage }
       }
       case 'copy':

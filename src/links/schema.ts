@@ -1,3 +1,4 @@
+import type { Log } from '#base/log'
 import type { Progress } from '#base/progress'
 import type { ObjectName, SchemaObject, SchemaTarget, Stage, TableShape } from '#change/schema'
 import { formatName } from './selection.ts'
@@ -7,6 +8,7 @@ export type Making = {
   readonly store: LinkStore
   readonly target: SchemaTarget
   readonly progress: Progress
+  readonly log: Log
   readonly signal: AbortSignal
 }
 
@@ -35,10 +37,13 @@ function withoutOthers(own: readonly SchemaObject[], store: LinkStore): readonly
 
 async function make(objects: readonly SchemaObject[], making: Making): Promise<void> {
   if (objects.length === 0) return
-  const { store, target, progress, signal } = making
+  const { store, target, progress, log, signal } = making
   const made: string[] = []
   try {
-    const onMade = ({ id }: SchemaObject) => void made.push(id)
+    const onMade = ({ id }: SchemaObject) => {
+      made.push(id)
+      log.debug(`made ${id}`)
+    }
     await target.makeObjects(objects, { signal, progress, onMade })
   } finally {
     store.made(made)

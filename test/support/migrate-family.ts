@@ -19,8 +19,8 @@ export function migrateFamilyTests(start: StartServer): void {
     await using target = await start()
     await makeShop(source)
     const ends = ['--from', source.url, '--to', target.url]
-    const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 5 }
-    const killed = await killMigrate({ ...trial, args: [...ends, ...slow], killWithinMs: 6000 })
+    const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 8 }
+    const killed = await killMigrate({ ...trial, args: [...ends, ...slow] })
     const migrated = migratedOf(killed.last)
     assert.ok(killed.at.includes('copying'), killed.at.join())
     await same(source, target)

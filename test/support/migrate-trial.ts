@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import type { Migrated } from '#links/migrate'
 import { hasState } from '#links/state'
@@ -11,7 +12,19 @@ import type { Dice } from './dice.ts'
 const launcher = path.resolve(import.meta.dirname, '../../redoubt')
 /** A run that is not killed must end in this time. */
 const patienceMs = 120_000
-const resumesMax = 40
+
+/** A moment of a mover's life: behind the nth line of its log that matches, and a little later. */
+type Moment = { readonly line: RegExp; readonly nth: number; readonly afterMs: number }
+
+/** Lines of its debug log, and how many of them may pass by: from the first word to the last objects. */
+const lines = [
+  { line: /records the plan/, passes: 1 },
+  { line: /made /, passes: 12 },
+  { line: /copies rows/, passes: 1 },
+  { line: /loads a chunk/, passes: 4 },
+  { line: /loaded a chunk/, passes: 4 },
+] as const
+const afterMsMax = 60
 
 /** A mover that is to be killed: its command, and where its state is. */
 export type KillTrial = {
@@ -19,33 +32,28 @@ export type KillTrial = {
   readonly state: string
   readonly dice: Dice
   readonly kills: number
-  /** A run is killed at a moment between its first and this one. */
-  readonly killWithinMs: number
 }
 
 export type Killed = {
-  /** Where the link stood each time: its state, and how many runs had been begun. */
+  /** Where the link stood each time. */
   readonly at: readonly string[]
   readonly last: Ran
 }
 
 /** Starts `redoubt migrate`, kills it with SIGKILL at random moments, resumes it, and lets it end at last. */
-export async function killMigrate({
-  args,
-  state,
-  dice,
-  kills,
-  killWithinMs,
-}: KillTrial): Promise<Killed> {
+export async function killMigrate({ args, state, dice, kills }: KillTrial): Promise<Killed> {
   const at: string[] = []
-  for (let start = 0; start < resumesMax; start++) {
+  for (let start = 0; start <= kills; start++) {
     const more = standsAt(state) === undefined ? [] : ['--resume']
-    const killAfterMs = at.length < kills ? dice.roll(killWithinMs) : undefined
-    const ran = await runMigrate([...args, '--state', state, ...more], killAfterMs)
+    // The first one dies when it has loaded something, wherever the others die.
+    const { line, passes } = start === 0 ? lines[4] : dice.pick(lines)
+    const moment = { line, nth: 1 + dice.roll(passes), afterMs: dice.roll(afterMsMax) }
+    const all = [...args, '--state', state, '--log-level', 'debug', ...more]
+    const ran = await runMigrate(all, start < kills ? moment : undefined)
     if (ran.code !== 128) return { at, last: ran }
     at.push(standsAt(state) ?? 'new')
   }
-  return assert.fail(`it is not done after ${resumesMax} starts: ${at.join()}`)
+  return assert.fail(`it is not done: ${at.join()}`)
 }
 
 /** What the state directory tells; undefined when no plan was recorded. */
@@ -59,19 +67,29 @@ export function standsAt(state: string): string | undefined {
     | undefined
 }
 
-/** Runs `redoubt migrate ... --json`; code 128 when it was killed. */
-export async function runMigrate(args: readonly string[], killAfterMs?: number): Promise<Ran> {
+/** Runs `redoubt migrate ... --json`, and kills it at a moment; code 128 when it was killed. */
+export async function runMigrate(args: readonly string[], moment?: Moment): Promise<Ran> {
   const startedMs = performance.now()
   const child = spawn(launcher, ['migrate', ...args, '--json'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  const timer = setTimeout(() => child.kill('SIGKILL'), killAfterMs ?? patienceMs)
+  const kill = () => void child.kill('SIGKILL')
+  const timers = [setTimeout(kill, patienceMs)]
+  let seen = 0
+  const said: string[] = []
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    said.push(line)
+    if (!moment?.line.test(line)) return
+    seen += 1
+    if (seen === moment.nth) timers.push(setTimeout(kill, moment.afterMs))
+  })
   const ended = new Promise<number>((resolve, reject) => {
     child.once('error', reject).once('close', (code) => resolve(code ?? 128))
   })
-  const [out, said, code] = await Promise.all([text(child.stdout), text(child.stderr), ended])
-  clearTimeout(timer)
-  return { code, out, said, tookMs: Math.round(performance.now() - startedMs) }
+  const [out, code] = await Promise.all([text(child.stdout), ended])
+  for (const timer of timers) clearTimeout(timer)
+  const tookMs = Math.round(performance.now() - startedMs)
+  return { code, out, said: said.join('\n'), tookMs }
 }
 
 /** The document at the end of a migration that was done; `0` or `3` is its exit code. */

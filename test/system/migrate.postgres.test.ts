@@ -19,8 +19,8 @@ test('a mover that is killed again and again brings all objects and every row, o
   await makeShop(source)
   await target.query('create database shop')
   const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')]
-  const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 5 }
-  const killed = await killMigrate({ ...trial, args: [...ends, ...slow], killWithinMs: 6000 })
+  const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 8 }
+  const killed = await killMigrate({ ...trial, args: [...ends, ...slow] })
   const migrated = migratedOf(killed.last)
   assert.ok(killed.at.includes('copying'), killed.at.join())
   await same(source, target)
@@ -38,10 +38,10 @@ test('killed beside writers, each table comes at one moment, and the findings sa
   await makeShop(source)
   await target.query('create database shop')
   const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')]
-  const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 3 }
+  const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 5 }
   const stop = new AbortController()
   const writing = write(source, stop.signal)
-  const killed = await killMigrate({ ...trial, args: [...ends, ...slow], killWithinMs: 6000 })
+  const killed = await killMigrate({ ...trial, args: [...ends, ...slow] })
   stop.abort()
   await writing
   migratedOf(killed.last)

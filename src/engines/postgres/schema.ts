@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { Fault, isFault } from '#base/faults'
 import type { Finding } from '#change/finding'
 import type {
@@ -11,6 +12,8 @@ import type {
 } from '#change/schema'
 import { type Address, openSession, type Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
+import { madeMarks, makeMarks } from './marks.ts'
+import { quoteText } from './rows-sql.ts'
 import { checkTarget, isSame } from './schema-check.ts'
 import { catalogSettings, readSchema } from './schema-reader.ts'
 
@@ -44,13 +47,14 @@ export class PostgresSchema implements SchemaSource, SchemaTarget {
     const { signal, progress, onMade } = options
     await using session = await openSession(this.#address, { signal })
     await session.query(catalogSettings, { signal })
+    const made = await readMade(session, signal)
     let present: ReadonlyMap<string, SchemaObject> | undefined
     for (const object of inOrderOfNeeds(objects)) {
       progress.current = object.id
       try {
-        await make(session, object, signal)
+        if (made.get(object.id) !== digestOf(object)) await make(session, object, signal)
       } catch (error) {
-        if (!isFault(error, 'exists')) throw error
+        if (!isFault(error, 'exists', 'engine')) throw error
         present ??= await this.#present(signal)
         checkSame(object, present.get(object.id), error)
       }
@@ -64,14 +68,34 @@ export class PostgresSchema implements SchemaSource, SchemaTarget {
   }
 }
 
-// Statements in one message are one transaction: an object is there with all that is said of it, or it is not.
+// Statements in one message are one transaction: an object is there with all that is said of it and with its mark, or it
+// is not.
 async function make(session: Session, object: SchemaObject, signal: AbortSignal): Promise<void> {
-  if (object.statements.length === 0) return
-  await session.query(object.statements.join('\n;\n'), { signal, doing: `make ${object.id}` })
+  const mark = `insert into ${madeMarks} (id, digest) values (${quoteText(object.id)}, ${quoteText(digestOf(object))})
+    on conflict (id) do update set digest = excluded.digest`
+  await session.query([...object.statements, mark].join('\n;\n'), {
+    signal,
+    doing: `make ${object.id}`,
+  })
+}
+
+/** What one server says of an object another says otherwise: what we made ourselves is known by what we said. */
+async function readMade(
+  session: Session,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, string>> {
+  await makeMarks(session, signal)
+  const rows = await session.query(`select id, digest from ${madeMarks}`, { signal })
+  return new Map(rows.map((row) => [row['id'] ?? '', row['digest'] ?? '']))
+}
+
+function digestOf(object: SchemaObject): string {
+  return createHash('sha256').update(object.statements.join(';\n')).digest('hex')
 }
 
 function checkSame(wanted: SchemaObject, there: SchemaObject | undefined, error: Fault): void {
   if (there && isSame(wanted, there)) return
+  if (error.code !== 'exists') throw error
   throw new Fault('exists', `make ${wanted.id}: one that differs is there`, {
     cause: error,
     hint: `Drop it on the target, or leave it out. The target has: ${there?.statements[0] ?? 'something else of that name'}`,
