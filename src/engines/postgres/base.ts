@@ -195,9 +195,13 @@ class BaseTaker {
           archive?.finish()
           archive = undefined
         } else if (event.kind === 'data') {
-          progress.doneBytes += event.bytes.length
-          if (archive) await this.#takeArchive(archive, event.bytes, signal)
-          else this.#takeManifest(event.bytes)
+          for (const bytes of event.pieces) {
+            progress.doneBytes += bytes.length
+            const wait = archive
+              ? this.#takeArchive(archive, bytes, signal)
+              : this.#takeManifest(bytes)
+            if (wait) await wait
+          }
         } else this.#takePoint(event)
         if (this.#failure) throw this.#failure.error
       }
@@ -234,7 +238,7 @@ class BaseTaker {
     }
   }
 
-  #takeManifest(bytes: Buffer): void {
+  #takeManifest(bytes: Buffer): undefined {
     this.#manifestSize += bytes.length
     if (this.#manifestSize > manifestBytesMax) {
       throw new Fault('full', `read the backup manifest: longer than ${manifestBytesMax} bytes`)
@@ -243,7 +247,17 @@ class BaseTaker {
     this.#manifest.push(Buffer.from(bytes))
   }
 
-  async #takeArchive(archive: ArchiveReader, bytes: Buffer, signal: AbortSignal): Promise<void> {
+  // A promise only where there is something to wait for: this is called for each 32 KiB.
+  #takeArchive(
+    archive: ArchiveReader,
+    bytes: Buffer,
+    signal: AbortSignal,
+  ): Promise<void> | undefined {
+    if (this.#blocks && archive.pass(bytes.length)) return this.#blocks.writer.write(bytes)
+    return this.#takeEvents(archive, bytes, signal)
+  }
+
+  async #takeEvents(archive: ArchiveReader, bytes: Buffer, signal: AbortSignal): Promise<void> {
     for (const event of archive.feed(bytes)) {
       if (event.kind === 'entry') await this.#begin(archive.rooted(event.entry.path), event.entry)
       else if (event.kind === 'bytes') {

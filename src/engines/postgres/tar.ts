@@ -69,6 +69,13 @@ export class TarReader {
     }
   }
 
+  /** Whether the next bytes, so many, are all of the present file, which does not end with them: then they need no `feed`. */
+  pass(sizeBytes: number): boolean {
+    if (this.#pax || this.#contentLeft <= sizeBytes) return false
+    this.#contentLeft -= sizeBytes
+    return true
+  }
+
   /** Says that no more comes: an archive cut off in a member is a `protocol` Fault. */
   finish(): void {
     if (this.#contentLeft > 0 || this.#padding > 0 || this.#headFill > 0 || this.#inEntry) {
@@ -146,7 +153,9 @@ export class TarReader {
   // The sum of all bytes of the header, its own field read as blanks.
   #checkSum(): void {
     let sum = 8 * 32
-    for (const [index, byte] of this.#head.entries()) if (index < 148 || index >= 156) sum += byte
+    for (let at = 0; at < blockBytes; at += 1) {
+      if (at < 148 || at >= 156) sum += this.#head[at] ?? 0
+    }
     if (sum !== this.#number(148, 8)) {
       throw new Fault('protocol', `read ${this.#what}: a header's checksum is wrong`)
     }

@@ -1,4 +1,5 @@
 import { Fault } from '#base/faults'
+import { CopyBodies, type CopyPart } from './copy-bodies.ts'
 import { decodeServerError, fromServer } from './faults.ts'
 import { parseLsn } from '../lsn.ts'
 import { decodeRow, type Wire } from './wire.ts'
@@ -10,8 +11,8 @@ export type BackupEvent =
   /** A tar archive begins: of a tablespace, or of the data directory when there is no oid. */
   | { readonly kind: 'archive'; readonly oid: string | undefined }
   | { readonly kind: 'manifest' }
-  /** Bytes of the archive or of the manifest that began last. */
-  | { readonly kind: 'data'; readonly bytes: Buffer }
+  /** Bytes of the archive or of the manifest that began last; they hold until more is asked for. */
+  | { readonly kind: 'data'; readonly pieces: readonly Buffer[] }
   | { readonly kind: 'ends'; readonly end: bigint; readonly timeline: number }
 
 export type Tablespace = {
@@ -93,6 +94,8 @@ export async function* readBackup(
 ): AsyncGenerator<BackupEvent, void, void> {
   const { signal } = options
   const oneStream = command.serverVersion >= 150_000
+  const bodies = new CopyBodies(oneStream)
+  let isCopying = false
   let sets = 0
   let rows: (readonly (string | undefined)[])[] = []
   let tablespaces: Tablespace[] = []
@@ -100,6 +103,14 @@ export async function* readBackup(
   let failure: Fault | undefined
   wire.sendQuery(formatBackupCommand(command))
   for (;;) {
+    const run = isCopying ? await wire.copyRun(signal, silenceMaxMs) : undefined
+    if (run) {
+      for (const part of bodies.read(run.bytes)) {
+        const event = toEvent(part)
+        if (event) yield event
+      }
+      continue
+    }
     const message = await wire.next(signal, silenceMaxMs)
     if (!message)
       throw new Fault('timeout', `take a base backup: nothing came in ${silenceMaxMs} ms`)
@@ -107,6 +118,8 @@ export async function* readBackup(
     if (type === 'E') failure ??= fromServer(decodeServerError(body), 'take a base backup')
     if (type === 'Z') break
     if (failure) continue
+    if (type === 'H') isCopying = true
+    if (type === 'c') isCopying = false
     if (type === 'N') options.onNotice(decodeServerError(body).message)
     else if (type === 'T') rows = []
     else if (type === 'D') rows.push(decodeRow(body))
@@ -125,18 +138,16 @@ export async function* readBackup(
         ? { kind: 'archive', oid: tablespaces[copies]?.oid }
         : { kind: 'manifest' }
       copies += 1
-    } else if (type === 'd') {
-      const event = oneStream ? readTagged(body) : ({ kind: 'data', bytes: body } as const)
-      if (event) yield event
     }
   }
   if (failure) throw failure
 }
 
 // From 15 on one COPY carries all: a byte says what the message is.
-function readTagged(body: Buffer): BackupEvent | undefined {
+function toEvent(part: CopyPart): BackupEvent | undefined {
+  if (part.kind === 'data') return part
+  const { body } = part
   const tag = String.fromCharCode(body[0] ?? 0)
-  if (tag === 'd') return { kind: 'data', bytes: body.subarray(1) }
   if (tag === 'm') return { kind: 'manifest' }
   if (tag === 'p') return undefined
   if (tag === 'n') {

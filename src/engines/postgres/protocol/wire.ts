@@ -172,9 +172,10 @@ export class Wire {
 
   /**
    * The next bytes of CopyData messages as they came, cut anywhere, for whoever passes them on; undefined when the next
-   * message is another one. They hold until the next call.
+   * message is another one. They hold until the next call. Silence for longer than `silenceMaxMs` is a `timeout`.
    */
-  async copyRun(signal: AbortSignal): Promise<CopyRun | undefined> {
+  async copyRun(signal: AbortSignal, silenceMaxMs?: number): Promise<CopyRun | undefined> {
+    const begunMs = silenceMaxMs === undefined ? 0 : performance.now()
     for (;;) {
       signal.throwIfAborted()
       const isNew = this.#runLeft === 0 && this.#buffered >= headBytes
@@ -184,7 +185,11 @@ export class Wire {
       if (this.#ended) throw this.#lost()
       if (this.#buffered === 0) this.#onDrained?.()
       this.#stream.resume()
-      await this.#arrival(signal, Number.POSITIVE_INFINITY)
+      const leftMs = begunMs + (silenceMaxMs ?? Number.POSITIVE_INFINITY) - performance.now()
+      if (leftMs <= 0) {
+        throw new Fault('timeout', `read from ${this.#what}: nothing came in ${silenceMaxMs} ms`)
+      }
+      await this.#arrival(signal, leftMs)
     }
   }
 
