@@ -30,6 +30,8 @@ export type ProtectRequest = {
   readonly limitBytesPerSecond?: number | undefined
   readonly stateDirectory: string
   readonly journalLimitBytes: number
+  /** How long folded log objects are under object lock; a store without it is refused. */
+  readonly retainMs?: number | undefined
   /** Run after each base in a vault: retention and the like. */
   readonly afterBase?: ((vault: Vault, signal: AbortSignal) => Promise<void>) | undefined
   readonly onStatus: (status: ProtectStatus) => void
@@ -116,12 +118,13 @@ class Protection {
   }
 
   #shipperTo(place: VaultPlace): Shipper {
-    const { source, stateDirectory, durability } = this.#request
+    const { source, stateDirectory, durability, retainMs } = this.#request
     const shipper: Shipper = new Shipper({
       place,
       source,
       journal: this.#journal,
       stateDirectory,
+      retainMs,
       eager: durability === 'strict',
       known: () => this.#known,
       onDurable: () => this.#settle(),

@@ -26,6 +26,7 @@ export type ShipperOptions = {
   readonly source: string
   readonly journal: Journal
   readonly stateDirectory: string
+  readonly retainMs?: number | undefined
   /** Commits wait for the vault: ship what there is as soon as nothing else is on its way, not by the clock. */
   readonly eager: boolean
   /** What is known of the source by now, to be noted in the vault before its log. */
@@ -103,10 +104,14 @@ export class Shipper {
 
   /** Becomes the vault's archiver of the source, and learns where its archive ends; before anything is captured. */
   async #connect(signal: AbortSignal): Promise<ArchiveWriter> {
-    const { place, source, stateDirectory, onReach } = this.#options
+    const { place, source, stateDirectory, retainMs, onReach } = this.#options
     try {
       this.#vault ??= await place.open()
-      const writer = await this.#vault.archive.openWriter(source, { signal, stateDirectory })
+      const writer = await this.#vault.archive.openWriter(source, {
+        signal,
+        stateDirectory,
+        retainMs,
+      })
       this.#durable = writer.end
       this.#reach = 'connected'
       return writer

@@ -49,6 +49,10 @@ export const protectVerb: Verb = {
       flags: '--journal-limit <size>',
       help: 'how much log may wait for the vault here (default: 4GiB)',
     },
+    {
+      flags: '--lock <span>',
+      help: 'object lock: nobody can delete archived segments for so long; the bucket must have it',
+    },
     ...keepOptions,
     archiverFileOption,
     passwordFileOption,
@@ -102,6 +106,7 @@ function readSettings(input: Input) {
     parallel: input.count('parallel', sessionsMax) ?? 2,
     limitBytesPerSecond: input.sizeBytes('limit'),
     stateDirectory: input.text('state'),
+    retainMs: input.durationMs('lock'),
     journalLimitBytes: input.sizeBytes('journal-limit') ?? defaultJournalBytes,
   }
 }

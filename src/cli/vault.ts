@@ -179,6 +179,6 @@ function renderKeys(keys: readonly KeyEntry[]): string {
 
 export const vaultGroup: VerbGroup = {
   name: 'vault',
-  summary: 'make, list, check, copy, thin out and unlock vaults',
+  summary: 'make, list, check, copy and thin out vaults, and who may open them',
   verbs: [initVerb, listVerb, checkVerb, copyVerb, forgetVerb, pruneVerb, keyVerb, statsVerb],
 }

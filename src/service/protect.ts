@@ -33,6 +33,8 @@ export type ProtectSettings = {
   readonly limitBytesPerSecond?: number | undefined
   readonly stateDirectory?: string | undefined
   readonly journalLimitBytes: number
+  /** How long folded log objects are under object lock. */
+  readonly retainMs?: number | undefined
   /** What to keep of the bases; everything when no rule is set. */
   readonly keep: KeepRules
   readonly onStatus: (status: ProtectStatus) => void

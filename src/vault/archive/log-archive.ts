@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { Fault } from '#base/faults'
 import type { Log } from '#base/log'
 import { systemTime, type Time } from '#base/time'
 import type { Position } from '#change'
@@ -24,7 +25,7 @@ type Options = { readonly signal: AbortSignal }
 export type WriterChoices = Options & {
   /** Where packed parts wait for their fold, over restarts too; else a folder for the life of this writer. */
   readonly stateDirectory?: string | undefined
-  /** Object lock of folded objects, where the store has it. */
+  /** Object lock of folded objects; a store without it is refused. */
   readonly retainMs?: number | undefined
   /** How long a commit may wait for company on its way to the store; 400 ms unless told. */
   readonly cutAfterMs?: number | undefined
@@ -87,6 +88,7 @@ export class LogArchive implements Archive {
 
   async openWriter(source: string, choices: WriterChoices): Promise<ArchiveWriter> {
     const { signal, stateDirectory, retainMs, cutAfterMs } = choices
+    this.#checkLock(source, retainMs)
     await this.#options.refreshKeys(signal)
     const own = stateDirectory === undefined
     const folder = own
@@ -104,6 +106,17 @@ export class LogArchive implements Archive {
       if (own) await rm(folder, { recursive: true, force: true })
       throw error
     }
+  }
+
+  /** A lock that is asked for and not had would be missed when it is too late. */
+  #checkLock(source: string, retainMs: number | undefined): void {
+    const { storage } = this.#options
+    if (retainMs === undefined || storage.can.retention) return
+    throw new Fault(
+      'unsupported',
+      `archive the log of ${source} under object lock: ${storage.url} has none`,
+      { hint: 'Use a bucket that was made with object lock, or leave --lock out.' },
+    )
   }
 
   async openReader(source: string, { signal }: Options): Promise<ArchiveReader> {
