@@ -6,7 +6,7 @@ import { exitFindings, type Verb } from './verb.ts'
 type Finding = Inspection['findings'][number]
 
 const exitRefused = 5
-const uses = ['backup', 'protect', 'protect-strict'] as const
+const uses = ['backup', 'protect', 'protect-strict', 'migrate-from', 'migrate-to'] as const
 
 export const inspectVerb: Verb = {
   name: 'inspect',
@@ -15,7 +15,7 @@ export const inspectVerb: Verb = {
   options: [
     {
       flags: '--for <use>',
-      help: 'backup, protect or protect-strict',
+      help: `${uses.slice(0, -1).join(', ')} or ${uses.at(-1)}`,
       default: 'protect',
       choices: uses,
     },

@@ -3,7 +3,6 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
-import { withoutSecrets } from '#base/urls'
 import type { Phase } from '#change/schema'
 import { engineOfUrl } from '#engines/all'
 import { type Asked, migrate, type Migrated, type MigrateOptions } from '#links/migrate'
@@ -93,17 +92,25 @@ export function parsePhases(text: string): readonly Phase[] {
   throw new Fault('usage', `read --phases: '${text}' is not schema, copy or schema,copy`)
 }
 
-/** An end as its state and its messages name it: no login, no secret, no settings. */
-function endOf(url: string): string {
-  const match = /^([a-z][a-z0-9+.-]*):\/\/(?:[^/?#]*@)?([^/?#]*)(\/[^?#]*)?/i.exec(
-    withoutSecrets(url),
+/** Settings of a URL that say where its server is. */
+const placeSettings = ['host', 'hostaddr', 'port', 'socket', 'dbname']
+
+/** An end as its state and its messages name it: no login, no secret, of the settings only those that say where. */
+export function endOf(url: string): string {
+  const match = /^([a-z][a-z0-9+.-]*):\/\/(?:[^/?#]*@)?([^/?#]*)(\/[^?#]*)?(?:\?([^#]*))?/i.exec(
+    url,
   )
-  if (!match)
+  if (!match) {
+    // Not shown: a password may be in it.
     throw new Fault('usage', 'read the URL: it is not one', {
-      hint: 'Write postgres://… or mysql://….',
+      hint: 'Write it as postgres://USER@HOST/DATABASE or mysql://USER@HOST/.',
     })
-  const [, scheme = '', place = '', path = ''] = match
-  return `${scheme.toLowerCase()}://${place.toLowerCase()}${path === '/' ? '' : path}`
+  }
+  const [, scheme = '', place = '', path = '', settings = ''] = match
+  const kept = [...new URLSearchParams(settings)].filter(([name]) => placeSettings.includes(name))
+  const where = kept.map(([name, value]) => `${name}=${value}`).sort()
+  const tail = where.length > 0 ? `?${where.join('&')}` : ''
+  return `${scheme.toLowerCase()}://${place.toLowerCase()}${path === '/' ? '' : path}${tail}`
 }
 
 function defaultStateDirectory(
