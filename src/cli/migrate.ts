@@ -46,6 +46,10 @@ export const migrateVerb: Verb = {
     { flags: '--limit <rate>', help: 'how fast rows are read: 50MB/s or 100000rows/s' },
     { flags: '--accounts', help: 'users, roles and grants too' },
     {
+      flags: '--convert',
+      help: 'what the target does not have (a collation, an engine, a type) becomes the nearest that it has',
+    },
+    {
       flags: '--state <dir>',
       help: 'where it notes how far it is (default: below ~/.redoubt/migrate)',
     },
@@ -122,6 +126,7 @@ async function readSettings(input: Input) {
       exclude: orUndefined(input.list('exclude')),
       map: file === undefined ? undefined : await readMapFile(file),
       accounts: input.flag('accounts') || undefined,
+      convert: input.flag('convert') || undefined,
     },
     phases: input.text('phases'),
     limit: input.text('limit'),

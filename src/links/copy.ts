@@ -37,6 +37,7 @@ export type CopyWork = {
   readonly selection: Selection
   /** The `table` objects are made too. */
   readonly makes: boolean
+  readonly convert: boolean
   readonly parallel: number
   readonly chunkBytes?: number | undefined
   readonly throttle: Throttle | undefined
@@ -302,10 +303,10 @@ class Copy {
   }
 
   async #make(index: number, signal: AbortSignal): Promise<void> {
-    const { store, makes, target, progress, log } = this.#work
+    const { store, makes, convert, target, progress, log } = this.#work
     if (makes) {
       const { name } = this.#shape(index)
-      await makeTableObjects(name, { store, target: target.schema, progress, log, signal })
+      await makeTableObjects(name, { store, target: target.schema, convert, progress, log, signal })
     }
     store.finishTable(index, this.#meter.finish(index))
   }

@@ -102,7 +102,7 @@ class Migration implements Disposable {
   readonly #options: MigrateOptions
   readonly #time: Time
   #store: LinkStore | undefined
-  #choices: Choices = { include: [], exclude: [], map: '', accounts: false }
+  #choices: Choices = { include: [], exclude: [], map: '', accounts: false, convert: false }
   #phases: readonly Phase[]
   #preview: Preview = { findings: [], objects: [], tables: [] }
 
@@ -174,7 +174,8 @@ class Migration implements Disposable {
         progress.phase = `make ${action.stage}`
         const schema = needed(target.schema, 'make tables')
         const store = this.#opened()
-        await makeStage(action.stage, { store, target: schema, progress, log, signal })
+        const { convert } = this.#choices
+        await makeStage(action.stage, { store, target: schema, convert, progress, log, signal })
         return { kind: 'made', stage: action.stage }
       }
       case 'copy':
@@ -204,11 +205,12 @@ class Migration implements Disposable {
       ...sideOf('target', await target.probe('migrate-to', { signal })),
     ]
     refuseOtherEngine(source, target)
+    const { convert } = this.#choices
     const from = needed(source.schema, 'read the schema')
     const to = needed(target.schema, 'make tables')
     const schema = await from.readSchema(this.#selection(), { signal })
     findings.push(...schema.findings, ...selectionFindings(this.#choices, schema))
-    findings.push(...(await to.checkSchema(schema, { phases: this.#phases, signal })))
+    findings.push(...(await to.checkSchema(schema, { phases: this.#phases, convert, signal })))
     if (schema.tables.length === 0 && schema.objects.length === 0) {
       const said = 'there is nothing to carry: the source has no such objects'
       findings.push({ severity: 'blocks', code: 'nothing-selected', said })
@@ -253,6 +255,7 @@ class Migration implements Disposable {
       link: this.#plan().id,
       selection: this.#selection(),
       makes: this.#phases.includes('schema'),
+      convert: this.#choices.convert,
       throttle: rate && new Throttle(rate, this.#time),
       parallel,
       progress,

@@ -7,6 +7,7 @@ import type { LinkStore } from './state.ts'
 export type Making = {
   readonly store: LinkStore
   readonly target: SchemaTarget
+  readonly convert: boolean
   readonly progress: Progress
   readonly log: Log
   readonly signal: AbortSignal
@@ -37,14 +38,14 @@ function withoutOthers(own: readonly SchemaObject[], store: LinkStore): readonly
 
 async function make(objects: readonly SchemaObject[], making: Making): Promise<void> {
   if (objects.length === 0) return
-  const { store, target, progress, log, signal } = making
+  const { store, target, convert, progress, log, signal } = making
   const made: string[] = []
   try {
     const onMade = ({ id }: SchemaObject) => {
       made.push(id)
       log.debug(`made ${id}`)
     }
-    await target.makeObjects(objects, { signal, progress, onMade })
+    await target.makeObjects(objects, { convert, signal, progress, onMade })
   } finally {
     store.made(made)
   }

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { isFault } from '#base/faults'
 import { type Choices, createSelection, formatName, parseMap } from './selection.ts'
 
-const all: Choices = { include: [], exclude: [], map: '', accounts: false }
+const all: Choices = { include: [], exclude: [], map: '', accounts: false, convert: false }
 
 function accepts(choices: Partial<Choices>, ...name: readonly string[]): boolean {
   return createSelection({ ...all, ...choices }).accepts(name)

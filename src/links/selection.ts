@@ -9,6 +9,8 @@ export type Choices = {
   /** Lines of a map file: see `parseMap`. */
   readonly map: string
   readonly accounts: boolean
+  /** What the target lacks becomes the nearest that it has. */
+  readonly convert: boolean
 }
 
 /** Reads patterns and names; refuses what makes no sense with `usage`. */

@@ -28,7 +28,7 @@ const plan: Plan = {
   id: 'abc',
   from: 'memory://a',
   to: 'memory://b',
-  choices: { include: ['shop'], exclude: [], map: '', accounts: true },
+  choices: { include: ['shop'], exclude: [], map: '', accounts: true, convert: false },
   phases: ['schema', 'copy'],
   objects,
   tables: [shape],

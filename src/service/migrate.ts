@@ -41,8 +41,8 @@ export async function migrateData(
   const { signal, log } = around
   const rate = settings.limit === undefined ? undefined : parseRate(settings.limit)
   const phases = settings.phases === undefined ? undefined : parsePhases(settings.phases)
-  const { include = [], exclude = [], map = '', accounts = false } = settings.asked
-  createSelection({ include, exclude, map, accounts })
+  const { include = [], exclude = [], map = '' } = settings.asked
+  createSelection({ include, exclude, map, accounts: false, convert: false })
   const ends = { from: endOf(settings.from), to: endOf(settings.to) }
   if (ends.from === ends.to && map === '') {
     throw new Fault('usage', `migrate from ${ends.from}: the target is the same`, {
