@@ -8,7 +8,8 @@ import { createDatabase, loadSettings } from './script.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { openLoader } from './load.ts'
-import { quoteName, quoteNames, quotePlain } from './sql.ts'
+import { hasTable } from './server.ts'
+import { quoteName, quoteNames } from './sql.ts'
 import { selectTables } from './targets.ts'
 import { TargetSettings } from './target-settings.ts'
 
@@ -69,9 +70,7 @@ async function makePlace(
 ): Promise<void> {
   const { signal, force } = request
   const at = quoteNames(table.database, table.name)
-  const pattern = quotePlain(table.name.replaceAll(/[\\%_]/g, '\\$&'))
-  const sql = `SHOW TABLES FROM ${quoteName(table.database)} LIKE ${pattern}`
-  const there = (await target.texts(sql, { signal })).some(([name]) => name === table.name)
+  const there = await hasTable(target, table, signal)
   if (there && !force) {
     throw new Fault('refused', `restore ${at}: the table is there`, {
       hint: 'Say --force to replace it.',

@@ -22,8 +22,8 @@ import {
   LocalServer,
   makeServerFolder,
 } from './scratch.ts'
-import { readGtids } from './server.ts'
-import { quoteName, quoteNames, quotePlain } from './sql.ts'
+import { hasTable, readGtids } from './server.ts'
+import { quoteName, quoteNames } from './sql.ts'
 import { StatementFilter } from './statements.ts'
 import { type Selection, selectTables } from './targets.ts'
 import { TargetSettings } from './target-settings.ts'
@@ -172,12 +172,8 @@ async function makeRoom(
     }
   } else {
     for (const table of load.tables.filter((one) => present.includes(one.database))) {
-      const pattern = quotePlain(table.name.replaceAll(/[\\%_]/g, '\\$&'))
-      const sql = `SHOW TABLES FROM ${quoteName(table.database)} LIKE ${pattern}`
-      const rows = await session.texts(sql, { signal })
-      if (rows.some(([name]) => name === table.name)) {
-        taken.push(`TABLE ${quoteNames(table.database, table.name)}`)
-      }
+      const at = quoteNames(table.database, table.name)
+      if (await hasTable(session, table, signal)) taken.push(`TABLE ${at}`)
     }
   }
   const [first] = taken

@@ -1,5 +1,6 @@
 import type { Flavor } from './flavor.ts'
 import type { Session } from './protocol/session.ts'
+import { quoteName, quotePlain } from './sql.ts'
 
 export type LogFile = { readonly name: string; readonly sizeBytes: number }
 
@@ -24,6 +25,17 @@ export async function readHistory(
 export async function readLogFiles(session: Session, signal: AbortSignal): Promise<LogFile[]> {
   const rows = await session.texts('SHOW BINARY LOGS', { signal })
   return rows.map(([name, size]) => ({ name: name ?? '', sizeBytes: Number(size) }))
+}
+
+/** Whether a table of just this name is there. */
+export async function hasTable(
+  session: Session,
+  { database, name }: { readonly database: string; readonly name: string },
+  signal: AbortSignal,
+): Promise<boolean> {
+  const pattern = quotePlain(name.replaceAll(/[\\%_]/g, '\\$&'))
+  const sql = `SHOW TABLES FROM ${quoteName(database)} LIKE ${pattern}`
+  return (await session.texts(sql, { signal })).some(([found]) => found === name)
 }
 
 /** Where the binary log ends; undefined where there is none. */
