@@ -3,7 +3,7 @@ import type { Log } from '#base/log'
 import type { Position } from '#change'
 import type { BeginCopy, Chunk, CopyReader, Encoding, RowBlock } from '#change/copy'
 import type { TableShape } from '#change/schema'
-import { cutBlocks, parseRange, rangeCondition } from './chunks.ts'
+import { type BlockCut, cutBlocks, parseRange, rangeCondition } from './chunks.ts'
 import {
   type Address,
   openBulkWire,
@@ -43,6 +43,7 @@ export class PostgresCopyReader implements CopyReader {
   readonly #pool: WirePool
   readonly #facts: ServerFacts
   readonly #textOnly: ReadonlySet<string>
+  #planned: Promise<unknown> = Promise.resolve()
 
   private constructor(parts: {
     readonly snapshot: Snapshot
@@ -102,11 +103,19 @@ export class PostgresCopyReader implements CopyReader {
     table: TableShape,
     options: { readonly index: number; readonly chunkBytes: number; readonly signal: AbortSignal },
   ): Promise<readonly Chunk[]> {
-    const { index, chunkBytes, signal } = options
-    const cuts = isLargeObjects(table.name)
-      ? await cutLargeObjects(this.#snapshot.leader, chunkBytes, signal)
-      : await this.#cut(table, chunkBytes, signal)
-    return cuts.map((cut, chunk) => ({ table: index, index: chunk, ...cut }))
+    // Several ask at once, and one session answers.
+    const cuts = this.#planned.then(() => this.#cutTable(table, options))
+    this.#planned = cuts.catch(() => undefined)
+    return (await cuts).map((cut, chunk) => ({ table: options.index, index: chunk, ...cut }))
+  }
+
+  async #cutTable(
+    table: TableShape,
+    { chunkBytes, signal }: { readonly chunkBytes: number; readonly signal: AbortSignal },
+  ): Promise<readonly BlockCut[]> {
+    return isLargeObjects(table.name)
+      ? cutLargeObjects(this.#snapshot.leader, chunkBytes, signal)
+      : this.#cut(table, chunkBytes, signal)
   }
 
   async #cut(table: TableShape, chunkBytes: number, signal: AbortSignal) {

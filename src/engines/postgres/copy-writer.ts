@@ -4,6 +4,7 @@ import type { Chunk, CopyWriter, Encoding, LoadedChunk, OpenCopy, RowBlock } fro
 import type { TableShape } from '#change/schema'
 import { type Address, openSession, openWire, type Session } from './connection.ts'
 import { makeLargeObjects, stagedColumns, stageLargeObjects } from './large-objects.ts'
+import { chunkMarks, makeMarks, removeMarks } from './marks.ts'
 import { decodeServerError, fromServer } from './protocol/faults.ts'
 import type { Wire } from './protocol/wire.ts'
 import {
@@ -16,9 +17,6 @@ import {
   writtenColumns,
 } from './rows-sql.ts'
 import { WirePool } from './wire-pool.ts'
-
-/** Where the chunks that are there are marked. */
-const marks = 'redoubt.copied_chunk'
 
 /** Takes chunks in by COPY, each with its mark in one transaction. */
 export class PostgresCopyWriter implements CopyWriter {
@@ -71,7 +69,7 @@ export class PostgresCopyWriter implements CopyWriter {
 
   async loaded({ signal }: { readonly signal: AbortSignal }): Promise<readonly LoadedChunk[]> {
     const rows = await this.#session.query(
-      `select table_index, chunk_index, run, rows from ${marks} where link = $1 order by 1, 2`,
+      `select table_index, chunk_index, run, rows from ${chunkMarks} where link = $1 order by 1, 2`,
       { signal, values: [this.#link], doing: 'read which chunks are there' },
     )
     return rows.map((row) => ({
@@ -116,7 +114,7 @@ export class PostgresCopyWriter implements CopyWriter {
   }
 
   #mark(chunk: Chunk, rows: number): string {
-    return `insert into ${marks} (link, table_index, chunk_index, run, rows)
+    return `insert into ${chunkMarks} (link, table_index, chunk_index, run, rows)
       values (${quoteText(this.#link)}, ${chunk.table}, ${chunk.index}, ${this.#run}, ${rows}) on conflict do nothing returning 1`
   }
 
@@ -135,7 +133,7 @@ export class PostgresCopyWriter implements CopyWriter {
     const empty = isLargeObjects(table.name)
       ? 'select pg_catalog.lo_unlink(oid) from pg_catalog.pg_largeobject_metadata'
       : `truncate only ${quotePath(table.target)}`
-    const forget = `delete from ${marks} where link = ${quoteText(this.#link)} and table_index = ${index}`
+    const forget = `delete from ${chunkMarks} where link = ${quoteText(this.#link)} and table_index = ${index}`
     await this.#pool.with(signal, async (wire) => {
       const doing = `empty ${quotePath(table.target)}`
       await wire.query(`begin; ${empty}; ${forget}; commit`, signal, doing)
@@ -155,10 +153,8 @@ export class PostgresCopyWriter implements CopyWriter {
       })
     })
     // Written through to the disk, and with it all that was committed before.
-    const forget = `begin; set local synchronous_commit = 'on'; delete from ${marks} where link = ${quoteText(this.#link)}; commit`
-    const doing = 'remove the marks of the copy'
-    await this.#session.query(forget, { signal, doing })
-    await dropMarks(this.#session, signal)
+    await this.#session.query("set synchronous_commit = 'on'", { signal })
+    await removeMarks(this.#session, this.#link, signal)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -212,31 +208,4 @@ async function maySilenceTriggers(session: Session, signal: AbortSignal): Promis
     if (isFault(error, 'denied')) return false
     throw error
   }
-}
-
-async function makeMarks(session: Session, signal: AbortSignal): Promise<void> {
-  const doing = 'make a table for the marks of the copy'
-  const [there] = await session.query('select to_regclass($1) is not null as there', {
-    signal,
-    values: [marks],
-  })
-  if (there?.['there'] === 't') return
-  // Of two links that begin at once, one waits for the other.
-  await session.query(
-    `begin; select pg_advisory_xact_lock(hashtext('redoubt')); create schema if not exists redoubt;
-     create table if not exists ${marks} (link text not null, table_index integer not null,
-       chunk_index integer not null, run integer not null, rows bigint not null, primary key (link, table_index, chunk_index)); commit`,
-    { signal, doing },
-  )
-}
-
-async function dropMarks(session: Session, signal: AbortSignal): Promise<void> {
-  await session.query(
-    `do $$ begin
-       perform pg_advisory_xact_lock(hashtext('redoubt'));
-       if not exists (select from ${marks}) then drop table ${marks}; end if;
-       if not exists (select from pg_class where relnamespace = 'redoubt'::regnamespace) then drop schema redoubt; end if;
-     end $$`,
-    { signal, doing: 'remove the marks of the copy' },
-  )
 }

@@ -36,6 +36,7 @@ const features: readonly (readonly [major: number, said: string, shows: RegExp])
   [18, 'a constraint that is not enforced', / NOT ENFORCED\b/],
   [18, 'a key or foreign key over time', / WITHOUT OVERLAPS\)|, PERIOD /],
   [17, 'a collation of the built-in provider', /^create collation .* \(provider = builtin/i],
+  [17, 'the MAINTAIN right', /^grant [^(]*\bMAINTAIN\b/],
   [15, 'a key that takes nulls as equal', / NULLS NOT DISTINCT\b/],
   [15, 'an unlogged sequence', /^create unlogged sequence/i],
   [15, 'a view with the rights of the caller', /^create view .* with \(.*security_invoker/i],
@@ -77,6 +78,13 @@ async function checkParts(
      where not exists (select from pg_available_extensions a where a.name = x.name)`,
     { signal, values: [extensions.map((object) => object.name[0])] },
   )
+  const [lz4] = await session.query(
+    `select 1 from pg_settings where name = 'default_toast_compression' and 'lz4' = any(enumvals)`,
+    { signal },
+  )
+  const compressed = schema.objects.filter((object) =>
+    object.statements.some((sql) => sql.endsWith(' set compression lz4')),
+  )
   const made = new Set(
     schema.objects
       .filter((object) => object.kind === 'role')
@@ -91,6 +99,15 @@ async function checkParts(
   )
   const lost = wanted.filter(({ role }) => !there.has(role) && !made.has(role))
   return [
+    ...(lz4 ? [] : compressed).map((object) => ({
+      severity: 'blocks' as const,
+      code: 'no-lz4',
+      said: `${object.id} has columns compressed by lz4, which the target was built without`,
+      mend: object.statements
+        .filter((sql) => sql.endsWith(' set compression lz4'))
+        .map((sql) => `${sql.replace(/lz4$/, 'pglz')}; -- on the source`)
+        .join(' '),
+    })),
     ...missing.map((row) => ({
       severity: 'blocks' as const,
       code: 'no-extension',

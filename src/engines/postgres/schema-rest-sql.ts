@@ -177,7 +177,10 @@ const rights = `
     select l.key, 3, format('grant %s on %s %s to %s%s', g.rights, l.grants_on, l.name, g.who, case when g.is_grantable then ' with grant option' else '' end)
     from lists l cross join lateral (
       select a.is_grantable, case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as who,
-        string_agg(distinct a.privilege_type || l.columns, ', ') as rights
+        case when l.columns = '' and count(distinct a.privilege_type) = (select count(*) from aclexplode(acldefault(
+            (case l.grants_on when 'table' then 'r' when 'sequence' then 's' when 'schema' then 'n' when 'type' then 'T' when 'large object' then 'L' else 'f' end)::"char", 10)) x
+            where x.grantee = 10)
+          then 'all' else string_agg(distinct a.privilege_type || l.columns, ', ') end as rights
       from aclexplode(l.acl) a group by a.grantee, a.is_grantable) g
   )
   select 'right:' || s.key as key, format('rights of %s %s', o.kind, o.name) as id, 'grant' as kind, null::text as schema, o.name as name,

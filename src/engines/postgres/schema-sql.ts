@@ -129,7 +129,7 @@ const functions = `${select({
   schema: 'n.nspname',
   name: 'p.proname',
   stage: 'rows',
-  sql: list(`pg_get_functiondef(p.oid)`),
+  sql: list(`regexp_replace(pg_get_functiondef(p.oid), '^CREATE OR REPLACE', 'CREATE')`),
 })} from pg_proc p join pg_namespace n on n.oid = p.pronamespace
   where p.prokind in ('f', 'p', 'w') and ${userSchema('n.nspname')} and ${notOurs('pg_proc', 'p.oid')}`
 

@@ -20,8 +20,8 @@ export async function textOnlyTables(
   return new Set(names.map((table) => quotePath(table.name)).filter((name) => all.has(name)))
 }
 
-// Oids below 16384 are the same on every server. `inner` goes from a type to those that its bytes are made of; what is
-// said of one by `bad` holds for all that are made of it.
+// Oids below 16384 are the same on every server. `inside` goes from a type to those that its bytes are made of; what is said
+// of one by `bad` holds for all that are made of it. An empty tsquery is sent in a form that no server takes.
 const textOnlySql = `
   with recursive
   inside(oid, part, named) as (
@@ -35,7 +35,7 @@ const textOnlySql = `
   ),
   bad(oid) as (
     select t.oid from pg_type t
-    where t.typsend = 0 or t.typreceive = 0 or t.typname = 'xml'
+    where t.typsend = 0 or t.typreceive = 0 or t.typname in ('xml', 'tsquery')
       or (t.typname like 'reg%' and t.oid < 16384)
       or (t.typtype = 'b' and t.typcategory <> 'A' and t.oid >= 16384)
     union

@@ -174,3 +174,40 @@ test('a status tells what is written and what is durable', () => {
     `72${'0'.repeat(15)}9${'0'.repeat(15)}5${'0'.repeat(15)}5${'0'.repeat(13)}3e801`,
   )
 })
+
+test('copyRun() hands on the bytes of CopyData messages as they came, wherever they are cut, and stops before another', async () => {
+  const rows = [message('d', 'first'), message('d'), message('d', 'the third'), message('d', '4')]
+  const data = Buffer.concat(rows)
+  const all = Buffer.concat([data, message('c'), message('C', 'COPY 4\0')])
+  for (let cut = 1; cut < all.length; cut += 1) {
+    for (const second of [cut, cut + 1, cut + 7]) {
+      const line = new Line()
+      const wire = new Wire(line, 'a test')
+      const came: Buffer[] = []
+      let messages = 0
+      line.push(all.subarray(0, cut))
+      setImmediate(() => {
+        if (second > cut && second < all.length) line.push(all.subarray(cut, second))
+        setImmediate(() => line.push(all.subarray(Math.max(cut, Math.min(second, all.length)))))
+      })
+      for (;;) {
+        const run = await wire.copyRun(signal)
+        if (!run) break
+        came.push(Buffer.from(run.bytes))
+        messages += run.messages
+      }
+      assert.equal(Buffer.concat(came).toString('latin1'), data.toString('latin1'), `cut at ${cut}`)
+      assert.equal(messages, rows.length)
+      assert.equal((await wire.expect(signal, 'copy')).type, 'c')
+      wire.close()
+    }
+  }
+})
+
+test('copyRun() refuses a message of no length', async () => {
+  const line = new Line()
+  const wire = new Wire(line, 'a test')
+  line.push(Buffer.from([0x64, 0, 0, 0, 1, 0]))
+  await assert.rejects(wire.copyRun(signal), (error) => isFault(error, 'protocol'))
+  wire.close()
+})
