@@ -41,8 +41,11 @@ export type SchemaObject = {
   /** `table shop.orders`, `index orders_at on shop.orders`: unique in a schema, the same each time that it is read. */
   readonly id: string
   readonly kind: ObjectKind
+  /** The source's. */
   readonly name: ObjectName
-  /** The table that it belongs to. */
+  /** The target's, where an engine has to look for it there. */
+  readonly target?: ObjectName | undefined
+  /** The table that it belongs to, by the source's name. */
   readonly table?: ObjectName | undefined
   readonly stage: Stage
   /** Run in this order in one session; with the target's names already, where names are mapped. */
@@ -122,10 +125,17 @@ export type CheckOptions = {
    * that are there just as they are wanted may have rows.
    */
   readonly phases: readonly Phase[]
+  /**
+   * What the target lacks becomes the nearest that it has (a collation, an engine, a type), which is a warning then;
+   * without, such a thing blocks.
+   */
+  readonly convert?: boolean | undefined
   readonly signal: AbortSignal
 }
 
 export type MakeOptions = {
+  /** As it was checked. */
+  readonly convert?: boolean | undefined
   readonly signal: AbortSignal
   readonly progress: Progress
   /** Called when an object is there, also when it was there before. */

@@ -11,6 +11,7 @@ export type CarryOptions = {
   readonly parallel?: number | undefined
   readonly link?: string | undefined
   readonly run?: number | undefined
+  readonly convert?: boolean | undefined
   /** Called when a chunk is on the target. */
   readonly onChunk?: (() => void) | undefined
 }
@@ -44,7 +45,12 @@ export async function carry(from: string, to: string, options: CarryOptions = {}
   const make = (stage: Stage, only: (object: SchemaObject) => boolean = () => true) =>
     target.schema.makeObjects(
       schema.objects.filter((object) => object.stage === stage).filter(only),
-      { signal, progress: createProgress('make'), onMade: () => undefined },
+      {
+        signal,
+        progress: createProgress('make'),
+        onMade: () => undefined,
+        convert: options.convert,
+      },
     )
   await make('rows')
   const { parallel = 2, link = 'test', run = 1 } = options
@@ -71,7 +77,7 @@ export async function carry(from: string, to: string, options: CarryOptions = {}
     for (let at = 0; at < left.length; at += parallel) {
       await Promise.all(left.slice(at, at + parallel).map(one))
     }
-    await make('table', (object) => object.table?.join('.') === table.target.join('.'))
+    await make('table', (object) => object.table?.join('.') === table.name.join('.'))
   }
   await make('end')
   await writer.finish(schema.tables, { signal })

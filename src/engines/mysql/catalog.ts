@@ -7,7 +7,24 @@ import { quoteName, quoteNames, quotePlain, quoteText } from './sql.ts'
  * How a column's text goes back in: as it is; as text of a character set, without which JSON and the types of addresses
  * refuse it; or as a member of an ENUM, whose empty error value comes back only with a warning.
  */
-export type ColumnLoad = 'plain' | 'text' | 'enum'
+export type ColumnLoad = 'plain' | 'text' | 'enum' | 'until2038' | 'until2106'
+
+/**
+ * MariaDB's end of a row that is still there is the last moment of a TIMESTAMP, which came later from 11.5 on: under the
+ * other one's the row would be history.
+ */
+const lastMoments = {
+  until2038: { other: '2106-02-07 06:28:15.999999', own: '2038-01-19 03:14:07.999999' },
+  until2106: { other: '2038-01-19 03:14:07.999999', own: '2106-02-07 06:28:15.999999' },
+} as const
+
+/** What goes into a column that is not loaded as it is; undefined for one that is. */
+export function loadedValue(load: ColumnLoad, value: string): string | undefined {
+  if (load === 'text') return `CONVERT(${value} USING utf8mb4)`
+  if (load !== 'until2038' && load !== 'until2106') return undefined
+  const { other, own } = lastMoments[load]
+  return `IF(${value} = '${other}', '${own}', ${value})`
+}
 
 const textTypes = new Set(['json', 'uuid', 'inet4', 'inet6'])
 
@@ -411,11 +428,12 @@ export function loadRows(
   file: string,
 ): string {
   const list = columns.map((column, index) =>
-    column.load === 'text' ? `@c${index}` : quoteName(column.name),
+    loadedValue(column.load, '') === undefined ? quoteName(column.name) : `@c${index}`,
   )
-  const sets = columns.flatMap((column, index) =>
-    column.load === 'text' ? [`${quoteName(column.name)} = CONVERT(@c${index} USING utf8mb4)`] : [],
-  )
+  const sets = columns.flatMap((column, index) => {
+    const value = loadedValue(column.load, `@c${index}`)
+    return value === undefined ? [] : [`${quoteName(column.name)} = ${value}`]
+  })
   const set = sets.length > 0 ? ` SET ${sets.join(', ')}` : ''
   return (
     `LOAD DATA LOCAL INFILE ${quotePlain(file)} INTO TABLE ${quoteNames(table.database, table.name)} ` +

@@ -1,6 +1,7 @@
-import { isFault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import { beatDatabase } from './beat.ts'
 import type { LoadedChunk } from '#change/copy'
+import { serverErrorNumber } from './protocol/server-error.ts'
 import type { Session } from './protocol/session.ts'
 import { quoteText } from './sql.ts'
 
@@ -10,6 +11,7 @@ const chunks = `${ownDatabase}.copied_chunk`
 const made = `${ownDatabase}.made_object`
 const settings = `${ownDatabase}.target_setting`
 
+const duplicateNumber = 1062
 /** The index of a mark that says: this table is being emptied. */
 const clearing = -1
 
@@ -55,17 +57,52 @@ export async function readChunks(
   }
 }
 
-/** In the transaction that brings the chunk's rows. */
+/** In the transaction that brings the chunk's rows, first of all: whoever else brought them is found before they come twice. */
 export async function markChunk(
   session: Session,
   link: string,
   chunk: LoadedChunk,
   options: Options,
 ): Promise<void> {
-  await session.query(
-    `INSERT INTO ${chunks} VALUES (${quoteText(link)}, ${chunk.table}, ${chunk.index}, ${chunk.run}, ${chunk.rows})`,
-    options,
-  )
+  const values = [chunk.table, chunk.index, chunk.run, chunk.rows].join(', ')
+  try {
+    await session.query(`INSERT INTO ${chunks} VALUES (${quoteText(link)}, ${values})`, options)
+  } catch (error) {
+    if (serverErrorNumber(error) !== duplicateNumber) throw error
+    throw isMarked(chunk, error)
+  }
+}
+
+function isMarked(chunk: LoadedChunk, cause?: unknown): Fault {
+  const said = `mark chunk ${chunk.index} of table ${chunk.table}: its rows are on the target already`
+  return new Fault('conflict', said, { cause })
+}
+
+/** Refuses a chunk that is on the target. */
+export async function checkUnmarked(
+  session: Session,
+  link: string,
+  chunk: LoadedChunk,
+  options: Options,
+): Promise<void> {
+  if (await session.one(`SELECT 1 FROM ${chunks} WHERE ${keyOf(link, chunk)}`, options)) {
+    throw isMarked(chunk)
+  }
+}
+
+/** When its rows are there. */
+export async function countChunk(
+  session: Session,
+  link: string,
+  chunk: LoadedChunk,
+  options: Options,
+): Promise<void> {
+  const sql = `UPDATE ${chunks} SET \`rows\` = ${chunk.rows} WHERE ${keyOf(link, chunk)}`
+  await session.query(sql, options)
+}
+
+function keyOf(link: string, { table, index }: LoadedChunk): string {
+  return `link = ${quoteText(link)} AND table_index = ${table} AND chunk_index = ${index}`
 }
 
 /** From now on nobody takes the table's chunks for loaded, also when its rows are still there. */

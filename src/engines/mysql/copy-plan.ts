@@ -93,18 +93,29 @@ async function refine(
   const ends = await session.one(`SELECT MIN(${name}), MAX(${name}) FROM ${from}`, { signal })
   if (!ends?.[0] || !ends[1]) return chunks
   const [least, most] = [BigInt(ends[0]), BigInt(ends[1])]
-  const done: Chunk[] = []
+  const done: Counted[] = []
   const left = [...chunks].reverse()
   for (let chunk = left.pop(); chunk; chunk = left.pop()) {
     const low = chunk.from === undefined ? least : BigInt(chunk.from)
     const high = chunk.to === undefined ? most + 1n : BigInt(chunk.to)
     const mayCut = high - low > 1n && done.length + left.length < chunksMax
-    if (mayCut && (await estimate(session, table, chunk, signal)) > rowsWanted * crowded) {
+    const rows = await estimate(session, table, chunk, signal)
+    if (mayCut && rows > rowsWanted * crowded) {
       const middle = (low + (high - low) / 2n).toString()
       left.push({ ...chunk, from: middle }, { ...chunk, to: middle })
-    } else done.push(chunk)
+    } else join(done, { ...chunk, rows }, rowsWanted)
   }
   return done
+}
+
+type Counted = Chunk & { readonly rows: number }
+
+/** A chunk that is small together with the one before it is none of its own. */
+function join(done: Counted[], chunk: Counted, rowsWanted: number): void {
+  const last = done.at(-1)
+  if (last && last.rows + chunk.rows <= rowsWanted) {
+    done[done.length - 1] = { ...last, to: chunk.to, rows: last.rows + chunk.rows }
+  } else done.push(chunk)
 }
 
 /** What the index says, by two dives. */
@@ -117,9 +128,12 @@ async function estimate(
   const where = conditionOf(table, chunk)
   if (where === undefined) return table.rowsGuess
   const from = `${quoteNames(table.database, table.name)} FORCE INDEX (PRIMARY)`
-  const { columns, rows } = await session.query(`EXPLAIN SELECT 1 FROM ${from} WHERE ${where}`, {
-    signal,
-  })
+  const { columns, rows } = await session.query(
+    `EXPLAIN FORMAT=TRADITIONAL SELECT 1 FROM ${from} WHERE ${where}`,
+    {
+      signal,
+    },
+  )
   const at = columns.indexOf('rows')
   return Number(rows[0]?.[at]?.toString() ?? 0)
 }

@@ -23,6 +23,6 @@ export class MysqlRows implements CopySource, CopyTarget {
   }
 
   async openCopy(options: OpenCopy): Promise<CopyWriter> {
-    return openMysqlCopy(this.#source.endpoint, options)
+    return openMysqlCopy(this.#source, options)
   }
 }

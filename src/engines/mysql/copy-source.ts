@@ -21,6 +21,8 @@ const changedNumbers = new Set([1146, 1054, 1412, 1105, 1932])
 /** The statement was ended from outside. */
 const interruptedNumbers = new Set([1317, 1028])
 const sessionsMax = 64
+/** How long a statement that was ended may take to say so. */
+const drainMaxMs = 10_000
 
 type Held = { readonly session: Session; readonly kernel: RowKernel }
 
@@ -154,12 +156,15 @@ class MysqlReader implements Omit<CopyReader, typeof Symbol.asyncDispose> {
     )
     let told = 0
     let ended = false
+    let lines: Iterator<Buffer, void, void> | undefined
     try {
       while (!text.done) {
-        for (const bytes of text.take(await session.raw())) {
+        lines = text.take(await session.raw())
+        // Not by `for`, which would close it when nobody wants more, with bytes inside.
+        for (let next = lines.next(); !next.done; next = lines.next()) {
           const rows = text.rows - told
           told = text.rows
-          yield { bytes, rows }
+          yield { bytes: next.value, rows }
         }
       }
       if (text.rows > told) yield { bytes: Buffer.alloc(0), rows: text.rows - told }
@@ -168,16 +173,21 @@ class MysqlReader implements Omit<CopyReader, typeof Symbol.asyncDispose> {
       ended = true
       throw error
     } finally {
-      if (!text.done && !ended && session.alive) await this.#interrupt(session, text)
+      if (!text.done && !ended && session.alive) await this.#interrupt(session, text, lines)
     }
   }
 
   /** Whoever takes no more rows must not cost the snapshot its session: the statement is ended, and what still comes is dropped. */
-  async #interrupt(session: Session, text: RowText): Promise<void> {
-    const signal = AbortSignal.timeout(10_000)
+  async #interrupt(
+    session: Session,
+    text: RowText,
+    lines: Iterator<Buffer, void, void> | undefined,
+  ): Promise<void> {
+    const signal = AbortSignal.timeout(drainMaxMs)
     try {
       await this.#control.query(`KILL QUERY ${session.id}`, { signal })
       using _ = session.guard(signal)
+      while (lines && !lines.next().done) continue
       while (!text.done) for (const _lines of text.take(await session.raw())) continue
     } catch (error) {
       if (!interruptedNumbers.has(serverErrorNumber(error) ?? 0)) session.destroy(error)

@@ -5,16 +5,20 @@ import { isTransactional, loadRows, loadOf } from './catalog.ts'
 import { complain, type LoadTable } from './complain.ts'
 import {
   beginClear,
+  checkUnmarked,
   closeNotes,
+  countChunk,
   endClear,
   forgetLink,
   markChunk,
   openNotes,
   readChunks,
 } from './copy-marks.ts'
+import { parseRange } from './copy-plan.ts'
 import { insertRows } from './insert.ts'
 import { openLoader } from './load.ts'
-import type { Endpoint } from './protocol/endpoint.ts'
+import type { Source } from './base.ts'
+import type { Flavor } from './flavor.ts'
 import type { Session } from './protocol/session.ts'
 import { SessionPool } from './session-pool.ts'
 import { quoteNames, quoteText } from './sql.ts'
@@ -26,7 +30,10 @@ const sessionsMax = 64
 type Place = LoadTable & { readonly transactional: boolean; readonly versioned: boolean }
 
 /** Takes the rows of a copy into a server. */
-export async function openMysqlCopy(endpoint: Endpoint, options: OpenCopy): Promise<CopyWriter> {
+export async function openMysqlCopy(
+  { endpoint, flavor }: Source,
+  options: OpenCopy,
+): Promise<CopyWriter> {
   const { signal, log } = options
   await using stack = new AsyncDisposableStack()
   const control = await openLoader({ endpoint, unlogged: false, signal })
@@ -59,16 +66,24 @@ export async function openMysqlCopy(endpoint: Endpoint, options: OpenCopy): Prom
     return one
   })
   const kept = stack.move()
-  return new MysqlWriter({ options, control, pool, canLocal, clearing, kept })
+  return new MysqlWriter({ options, flavor, control, pool, canLocal, clearing, kept })
 }
 
 type Parts = {
   readonly options: OpenCopy
+  readonly flavor: Flavor
   readonly control: Session
   readonly pool: SessionPool<{ readonly session: Session }>
   readonly canLocal: boolean
   readonly clearing: readonly number[]
   readonly kept: AsyncDisposableStack
+}
+
+/** A chunk that is a whole table. */
+type Solid = {
+  readonly mark: LoadedChunk
+  readonly rows: AsyncIterable<RowBlock>
+  readonly chunk: Chunk
 }
 
 class MysqlWriter implements CopyWriter {
@@ -119,26 +134,55 @@ class MysqlWriter implements CopyWriter {
     rows: AsyncIterable<RowBlock>,
     signal: AbortSignal,
   ): Promise<bigint> {
-    const { link, run } = this.#parts.options
-    const at = quoteNames(place.database, place.name)
-    // No transaction holds these: what a killed link left is taken away first. They come in one chunk.
-    if (!place.transactional) await session.query(`TRUNCATE TABLE ${at}`, { signal })
     if (place.versioned) {
       await session.query('SET SESSION system_versioning_insert_history = 1', { signal })
     }
+    const { link, run } = this.#parts.options
+    const mark = { table: chunk.table, index: chunk.index, run, rows: 0n }
+    if (!place.transactional) return this.#loadSolid(session, place, { mark, rows, chunk }, signal)
     await session.query('START TRANSACTION', { signal })
-    const counted = { rows: 0 }
-    const content = bytesOf(rows, counted)
-    const affected = await this.#put(session, place, content, signal)
-    if (affected !== counted.rows) {
-      throw new Fault('different', `copy ${at}: ${affected} of ${counted.rows} rows were taken`, {
-        hint: 'The others were refused as duplicates: was the table empty, and are its keys the same?',
+    await markChunk(session, link, mark, { signal })
+    const count = await this.#putCounted(session, place, rows, signal)
+    await countChunk(session, link, { ...mark, rows: count }, { signal })
+    await session.query('COMMIT', { signal })
+    return count
+  }
+
+  /** No transaction holds these: what a killed link left is taken away first, and the mark follows the rows. */
+  async #loadSolid(
+    session: Session,
+    place: Place,
+    { mark, rows, chunk }: Solid,
+    signal: AbortSignal,
+  ): Promise<bigint> {
+    const { link } = this.#parts.options
+    const at = quoteNames(place.database, place.name)
+    const { from, to } = parseRange(chunk.range)
+    if (from !== undefined || to !== undefined) {
+      throw new Fault('refused', `copy into ${at}: its engine keeps no transactions`, {
+        hint: `Run: ALTER TABLE ${at} ENGINE = InnoDB`,
       })
     }
-    const loaded = { table: chunk.table, index: chunk.index, run, rows: BigInt(affected) }
-    await markChunk(session, link, loaded, { signal })
-    await session.query('COMMIT', { signal })
-    return loaded.rows
+    await checkUnmarked(session, link, mark, { signal })
+    await session.query(`TRUNCATE TABLE ${at}`, { signal })
+    const count = await this.#putCounted(session, place, rows, signal)
+    await markChunk(session, link, { ...mark, rows: count }, { signal })
+    return count
+  }
+
+  async #putCounted(
+    session: Session,
+    place: Place,
+    rows: AsyncIterable<RowBlock>,
+    signal: AbortSignal,
+  ): Promise<bigint> {
+    const counted = { rows: 0 }
+    const affected = await this.#put(session, place, bytesOf(rows, counted), signal)
+    if (affected === counted.rows) return BigInt(affected)
+    const at = quoteNames(place.database, place.name)
+    throw new Fault('different', `copy ${at}: ${affected} of ${counted.rows} rows were taken`, {
+      hint: 'The others were refused as duplicates: was the table empty, and are its keys the same?',
+    })
   }
 
   async #put(
@@ -168,7 +212,7 @@ class MysqlWriter implements CopyWriter {
   async #prepare(table: TableShape, index: number, signal: AbortSignal): Promise<Place> {
     const { control } = this.#parts
     if (this.#clearing.has(index)) await this.#empty(table, index, signal)
-    return readPlace(control, table, signal)
+    return readPlace(control, this.#parts.flavor, table, signal)
   }
 
   async clear(
@@ -206,7 +250,12 @@ class MysqlWriter implements CopyWriter {
   }
 }
 
-async function readPlace(session: Session, table: TableShape, signal: AbortSignal): Promise<Place> {
+async function readPlace(
+  session: Session,
+  flavor: Flavor,
+  table: TableShape,
+  signal: AbortSignal,
+): Promise<Place> {
   const [database = '', name = ''] = table.target
   const where = `TABLE_SCHEMA = ${quoteText(database)} AND TABLE_NAME = ${quoteText(name)}`
   const facts = await session.one(
@@ -220,16 +269,35 @@ async function readPlace(session: Session, table: TableShape, signal: AbortSigna
     { signal },
   )
   const types = new Map(rows.map(([column, type]) => [column ?? '', type ?? '']))
+  const versioned = facts[1] === 'SYSTEM VERSIONED'
+  const end = versioned ? await readPeriodEnd(session, where, signal) : undefined
+  const until = flavor.number >= 110_500 ? 'until2106' : 'until2038'
   const columns = table.columns
     .filter((column) => !column.generated)
-    .map((column) => ({ name: column.name, load: loadOf(types.get(column.name) ?? '') }))
+    .map(({ name: column }) => ({
+      name: column,
+      load: column === end ? until : loadOf(types.get(column) ?? ''),
+    }))
   return {
     database,
     name,
     columns,
     transactional: isTransactional(facts[0] ?? ''),
-    versioned: facts[1] === 'SYSTEM VERSIONED',
+    versioned,
   }
+}
+
+/** The column that says until when a row held; hidden unless the table names it. */
+async function readPeriodEnd(
+  session: Session,
+  where: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const row = await session.one(
+    `SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE ${where} AND GENERATION_EXPRESSION = 'ROW END'`,
+    { signal },
+  )
+  return row?.[0] ?? 'row_end'
 }
 
 /** The socket may keep what it is given for longer than a block lasts. */

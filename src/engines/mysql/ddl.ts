@@ -66,13 +66,31 @@ const uniqueKey = /^UNIQUE KEY/
 const plainKey = /^(?:KEY|INDEX)\b/
 const specialKey = /^(?:FULLTEXT|SPATIAL|VECTOR) (?:KEY|INDEX)/
 
-/** Takes `SHOW CREATE TABLE`'s text apart. With `defer` false only foreign keys are taken out. */
-export function splitTable(create: string, defer: boolean): SplitTable {
+/** What stands before a table's columns and keys, these, and what follows: `items` between `head` and `tail` give the whole. */
+export type TableParts = {
+  readonly head: string
+  readonly items: readonly string[]
+  readonly tail: string
+}
+
+/** Undefined for a statement that lists nothing. */
+export function takeApart(create: string): TableParts | undefined {
   const open = openingParenthesis(create)
   const close = open < 0 ? -1 : closingParenthesis(create, open)
-  if (close < 0) return { create, indexes: [], foreignKeys: [] }
+  if (close < 0) return undefined
   const items = splitTop(create.slice(open + 1, close)).map((item) => item.trim())
-  const tail = create.slice(close)
+  return { head: create.slice(0, open + 1), items, tail: create.slice(close) }
+}
+
+export function putTogether({ head, items, tail }: TableParts): string {
+  return `${head}\n  ${items.join(',\n  ')}\n${tail}`
+}
+
+/** Takes `SHOW CREATE TABLE`'s text apart. With `defer` false only foreign keys are taken out. */
+export function splitTable(create: string, defer: boolean): SplitTable {
+  const parts = takeApart(create)
+  if (!parts) return { create, indexes: [], foreignKeys: [] }
+  const { items, tail } = parts
   const primary = items.some((item) => item.startsWith('PRIMARY KEY'))
   const counter = items.find((item) => / AUTO_INCREMENT\b/.test(withoutStrings(item)))
   const counterName = counter && /^`(?:[^`]|``)+`/.exec(counter)?.[0]
@@ -96,7 +114,7 @@ export function splitTable(create: string, defer: boolean): SplitTable {
   }
   const indexes = [...(together.length > 0 ? [together] : []), ...alone.map((clause) => [clause])]
   return {
-    create: `${create.slice(0, open + 1)}\n  ${kept.join(',\n  ')}\n${tail}`,
+    create: putTogether({ ...parts, items: kept }),
     indexes,
     foreignKeys,
   }

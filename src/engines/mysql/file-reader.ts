@@ -64,8 +64,10 @@ export class FileReader {
     return { history: this.#history, name: this.#name, place }
   }
 
+  /** The bytes before the cursor were read again, and are of the file of before: nothing is said of its end until then. */
   get caughtUp(): boolean {
-    return this.#parts.length === 0 && comparePlaces(this.cursor.place, this.#wanted) >= 0
+    const read = { file: this.#file, offset: this.#offset }
+    return this.#parts.length === 0 && comparePlaces(read, this.#wanted) >= 0
   }
 
   /** The server names the file that follows: what came of the one before is complete. */

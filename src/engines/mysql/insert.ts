@@ -1,4 +1,5 @@
 import { Fault } from '#base/faults'
+import { loadedValue } from './catalog.ts'
 import { complain, type LoadTable } from './complain.ts'
 import type { Session } from './protocol/session.ts'
 import { quoteName, quoteNames } from './sql.ts'
@@ -76,9 +77,10 @@ function toValues(line: Buffer, table: LoadTable): Buffer {
     if (index > 0) out.push(comma)
     if (cell.length === 2 && cell[0] === backslash && cell[1] === 0x4e)
       out.push(Buffer.from('NULL'))
-    else if (column.load === 'text')
-      out.push(Buffer.from("CONVERT(_binary'"), quoted(cell), Buffer.from("' USING utf8mb4)"))
-    else out.push(Buffer.from("_binary'"), quoted(cell), Buffer.from("'"))
+    else if (loadedValue(column.load, '') !== undefined) {
+      const value = `_binary'${quoted(cell).toString('latin1')}'`
+      out.push(Buffer.from(loadedValue(column.load, value) ?? value, 'latin1'))
+    } else out.push(Buffer.from("_binary'"), quoted(cell), Buffer.from("'"))
     start = end + 1
   }
   out.push(Buffer.from(')'))

@@ -30,7 +30,7 @@ export async function makeMysqlObjects(
   await openNotes(session, { signal })
   for (const object of inOrder(objects)) {
     progress.current = object.id
-    await make(session, adapt(object, target.ability), signal)
+    await make(session, adapt(object, target.ability, options.convert === true).object, signal)
     progress.doneItems += 1
     options.onMade(object)
   }

@@ -44,7 +44,8 @@ export function readPrograms(
       into.objects.push({
         id: idOf('default of database', database),
         kind: 'other',
-        name: [names.database(database)],
+        name: [database],
+        target: [names.database(database)],
         stage: 'end',
         statements: [alter(names.database(database), own)],
         needs: made.map(({ id }) => id),
@@ -70,7 +71,9 @@ function readProgram(
   return {
     id,
     kind: kinds[kind],
-    name: target,
+    name: [database, name],
+    target,
+    ...(program.table === undefined ? {} : { table: [database, program.table] }),
     stage: 'end',
     statements: [
       ...(strange ? [alter(target[0], program.databaseCollation)] : []),

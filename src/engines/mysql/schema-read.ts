@@ -15,6 +15,7 @@ import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { readAccounts } from './schema-accounts.ts'
 import { idOf, NameMap } from './schema-names.ts'
+import { readDefaultCollations, sayCollations } from './schema-collations.ts'
 import { readPrograms } from './schema-programs.ts'
 import { readShapes } from './schema-shapes.ts'
 import { readViews } from './schema-views.ts'
@@ -37,10 +38,11 @@ export async function readMysqlSchema(
   const { endpoint, flavor } = source
   await using session = await Session.open(endpoint, { signal })
   await session.query(`SET SESSION lock_wait_timeout = ${waitSeconds}`, { signal })
-  const catalog = await readCatalog(session, flavor, signal, (database, name) => {
+  const read = await readCatalog(session, flavor, signal, (database, name) => {
     if (database === ownDatabase) return false
     return name === undefined || selection.accepts([database, name])
   })
+  const catalog = inFull(read, await readDefaultCollations(session, signal))
   const names = new NameMap(selection, namesOf(catalog))
   const into: Gathered = { objects: [], findings: [] }
   if (selection.accounts) await readAccounts(session, flavor, { names, into, signal })
@@ -53,6 +55,15 @@ export async function readMysqlSchema(
   noteKeyless(tables, into)
   const { family, version } = flavor
   return { engine: 'mysql', flavor: family, version, ...into, tables }
+}
+
+/** With all collations said: what a character set means by itself differs from version to version. */
+function inFull(catalog: Catalog, collations: ReadonlyMap<string, string>): Catalog {
+  const say = <Made extends { readonly create: string }>(made: Made): Made => ({
+    ...made,
+    create: sayCollations(made.create, collations),
+  })
+  return { ...catalog, databases: catalog.databases.map(say), tables: catalog.tables.map(say) }
 }
 
 /** Databases' own collations. */
@@ -86,7 +97,8 @@ function readDatabases(
     into.objects.push({
       id: idOf('database', name),
       kind: 'database',
-      name: [target],
+      name: [name],
+      target: [target],
       stage: 'rows',
       statements: [createDatabase(sql)],
       needs: [],
@@ -98,7 +110,8 @@ function readSequence(sequence: Sequence, names: NameMap, into: Gathered): void 
   const { database, name, create, next, cycles } = sequence
   const at = names.quoted(database, name)
   const id = idOf('sequence', database, name)
-  const common = { kind: 'sequence', name: names.object(database, name), needs: [] } as const
+  const target = names.object(database, name)
+  const common = { kind: 'sequence', name: [database, name], target, needs: [] } as const
   into.objects.push({
     ...common,
     id,
@@ -121,7 +134,7 @@ function readTable(table: Table, names: NameMap, into: Gathered): void {
   const id = idOf('table', database, name)
   // Where no transaction holds the rows they come in one piece, and indexes with them.
   const { create: bare, indexes, foreignKeys } = splitTable(create, isTransactional(engine))
-  const own = { name: target, table: target, needs: [] } as const
+  const own = { name: [database, name], target, table: [database, name], needs: [] } as const
   into.objects.push({
     ...own,
     id,

@@ -13,7 +13,7 @@ export async function findObject(
   object: SchemaObject,
   signal: AbortSignal,
 ): Promise<There> {
-  const [database = '', name = ''] = object.name
+  const [database = '', name = ''] = object.target ?? object.name
   switch (object.kind) {
     case 'table':
       return (await isThere(session, 'TABLES', 'TABLE', database, name, signal))
@@ -69,7 +69,7 @@ async function findRoutine(
   object: SchemaObject,
   signal: AbortSignal,
 ): Promise<There> {
-  const [database = '', name = ''] = object.name
+  const [database = '', name = ''] = object.target ?? object.name
   const kind = object.id.startsWith('package body') ? 'package body' : object.id.split(' ')[0]
   const row = await session.one(
     `SELECT 1 FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = ${quoteText(database)} AND ROUTINE_NAME = ${quoteText(name)}
@@ -97,7 +97,7 @@ async function findKeys(
   object: SchemaObject,
   signal: AbortSignal,
 ): Promise<There> {
-  const [database = '', name = ''] = object.name
+  const [database = '', name = ''] = object.target ?? object.name
   const where = `TABLE_SCHEMA = ${quoteText(database)} AND TABLE_NAME = ${quoteText(name)}`
   const from =
     object.kind === 'index'

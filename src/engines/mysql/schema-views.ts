@@ -43,7 +43,8 @@ function readView(
   into.objects.push({
     id,
     kind: 'view',
-    name: names.object(database, name),
+    name: [database, name],
+    target: names.object(database, name),
     stage: 'end',
     statements: [
       `USE ${quoteName(names.database(database))}`,

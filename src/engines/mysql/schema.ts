@@ -10,6 +10,9 @@ import type {
 } from '#change/schema'
 import type { Flavor } from './flavor.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
+import { Session } from './protocol/session.ts'
+import type { Ability } from './schema-adapt.ts'
+import { checkMysqlSchema, readAbility } from './schema-check.ts'
 import { makeMysqlObjects } from './schema-make.ts'
 import { readMysqlSchema } from './schema-read.ts'
 
@@ -17,6 +20,9 @@ import { readMysqlSchema } from './schema-read.ts'
 export class MysqlSchema implements SchemaSource, SchemaTarget {
   readonly #endpoint: Endpoint
   readonly #flavor: Flavor
+
+  /** What the server can hold does not change while it is filled. */
+  #ability: Ability | undefined
 
   constructor(endpoint: Endpoint, flavor: Flavor) {
     this.#endpoint = endpoint
@@ -30,13 +36,26 @@ export class MysqlSchema implements SchemaSource, SchemaTarget {
     return readMysqlSchema({ endpoint: this.#endpoint, flavor: this.#flavor }, selection, options)
   }
 
-  async checkSchema(_schema: Schema, _options: CheckOptions): Promise<Finding[]> {
-    return []
+  async checkSchema(schema: Schema, options: CheckOptions): Promise<Finding[]> {
+    await using session = await openAsker(this.#endpoint, options.signal)
+    const ability = await readAbility(session, this.#flavor, options.signal)
+    return await checkMysqlSchema(session, ability, schema, options)
   }
 
   async makeObjects(objects: readonly SchemaObject[], options: MakeOptions): Promise<void> {
-    const ability = { flavor: this.#flavor }
+    const ability = (this.#ability ??= await this.#readAbility(options.signal))
     const target = { endpoint: this.#endpoint, flavor: this.#flavor, ability }
     await makeMysqlObjects(target, objects, options)
   }
+
+  async #readAbility(signal: AbortSignal): Promise<Ability> {
+    await using session = await openAsker(this.#endpoint, signal)
+    return await readAbility(session, this.#flavor, signal)
+  }
+}
+
+async function openAsker(endpoint: Endpoint, signal: AbortSignal): Promise<Session> {
+  const session = await Session.open(endpoint, { signal })
+  await session.query('SET NAMES utf8mb4', { signal })
+  return session
 }
