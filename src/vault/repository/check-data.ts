@@ -81,8 +81,7 @@ type StoredPack = IndexedPack & { readonly sizeBytes: number }
 
 /**
  * Reads a pack and proves all of it. What fails is read a second time, since it may have been the transfer.
- * Undefined when the pack is sound. `prover` takes the work to other threads
- * as long as one is free; else this thread does it.
+ * Undefined when the pack is sound. `prover` takes the work to other threads.
  */
 export async function checkPackData(
   repository: Repository,
@@ -102,7 +101,7 @@ async function readPack(
     if (pack.sizeBytes > wholeBytesMax) return await readInPieces(repository, pack, options)
     const bytes = await repository.storage.get(packKey(pack.id), { signal: options.signal })
     const { id, blobs } = pack
-    return options.prover?.isFree
+    return options.prover
       ? await options.prover.prove({ id, blobs }, bytes)
       : provePack(repository, pack, bytes)
   } catch (error) {

@@ -49,12 +49,13 @@ export type CheckOptions = {
 
 const findingsMax = 100_000
 const snapshotsWidth = 8
-const packsWidth = 4
 /** Below this, threads cost more than they save. */
 const proverBytesMin = 64 * 1024 * 1024
 
-/** Beside this one. */
-const proverThreads = Math.min(availableParallelism() - 1, 3)
+/** One for each processor: this thread only reads and hands over. */
+const proverThreads = Math.min(availableParallelism(), 4)
+/** Packs in memory at a time: those that are proved, and two that are read meanwhile. */
+const packsWidth = proverThreads + 2
 
 /**
  * Checks that every snapshot can be restored: indexes and packs fit each other, all trees decode, every blob is
@@ -230,7 +231,7 @@ class Check {
       progress.totalBytes = chosenBytes
     }
     await using prover =
-      proverThreads === 0 || chosenBytes < proverBytesMin
+      proverThreads === 1 || chosenBytes < proverBytesMin
         ? undefined
         : this.#repository.openPackProver(proverThreads)
     const done = new IdSet()

@@ -97,9 +97,30 @@ export function nativeCalls(): NativeCalls | undefined {
   return looked.calls
 }
 
+// Parameters of mallopt(3), and what they are set to.
+const trimThreshold = -1
+const mapThreshold = -3
+const keptBytesMax = 4 * 1024 * 1024
+
+/**
+ * Has freed memory go back to the system. On its own glibc takes the largest block that was ever freed for the usual
+ * one, and from then on each thread keeps up to 64 MiB that nobody uses.
+ */
+function keepLittle(library: ReturnType<typeof koffi.load>): void {
+  try {
+    const mallopt = library.func('int mallopt(int, int)') as (name: number, value: number) => number
+    mallopt(mapThreshold, keptBytesMax)
+    mallopt(trimThreshold, keptBytesMax)
+  } catch (error) {
+    // Other C libraries have no such habit, and no such function.
+    if (!(error instanceof Error)) throw error
+  }
+}
+
 function look(): NativeCalls | undefined {
   try {
     const library = (createRequire(import.meta.url)('koffi') as typeof koffi).load(null)
+    keepLittle(library)
     const found = Object.entries(signatures).map(([name, text]) => [name, library.func(text)])
     return Object.fromEntries(found) as NativeCalls
   } catch (error) {

@@ -2,7 +2,6 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { assert } from '#base/faults'
 import { BlobOpener } from './blob-opener.ts'
 import { EnvelopeCipher, type EnvelopeKeys } from './crypto.ts'
-import { Kernels } from './kernels.ts'
 import { decodePack } from './pack.ts'
 import { type PackOpener, provePack } from './pack-proof.ts'
 import type { ProverAnswer, ProverRequest } from './pack-prover.ts'
@@ -12,10 +11,11 @@ import type { ProverAnswer, ProverRequest } from './pack-prover.ts'
 const port = parentPort
 assert(port, 'this file runs as a worker thread')
 const { encrypt, macK, macR } = workerData as EnvelopeKeys
-const cipher = new EnvelopeCipher(
-  { encrypt: Buffer.from(encrypt), macK: Buffer.from(macK), macR: Buffer.from(macR) },
-  new Kernels(),
-)
+const cipher = new EnvelopeCipher({
+  encrypt: Buffer.from(encrypt),
+  macK: Buffer.from(macK),
+  macR: Buffer.from(macR),
+})
 const blobs = new BlobOpener(cipher)
 const opener: PackOpener = {
   decodePack: (pack, bytes) => decodePack(cipher, bytes, `pack ${pack}`),

@@ -6,8 +6,6 @@ import type { IndexedPack } from './repository.ts'
 
 /** Proves packs that are in memory, on other threads. Calls may overlap; each waits for a free thread. */
 export interface PackProver extends AsyncDisposable {
-  /** Whether a thread waits for work: if not, the caller's own may as well do it. */
-  readonly isFree: boolean
   /** Takes the bytes for itself. Undefined when the pack is sound. */
   prove(pack: IndexedPack, bytes: Buffer): Promise<PackDamage | undefined>
 }
@@ -30,10 +28,6 @@ class WorkerProver implements PackProver {
       return new Worker(url, { workerData: keys, resourceLimits: { maxYoungGenerationSizeMb: 8 } })
     })
     this.#free = [...this.#all]
-  }
-
-  get isFree(): boolean {
-    return this.#free.length > 0
   }
 
   async prove(pack: IndexedPack, bytes: Buffer): Promise<PackDamage | undefined> {
