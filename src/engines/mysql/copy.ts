@@ -30,8 +30,9 @@ export async function copySelection(
     { signal },
   )
   const kernel = new RowKernel()
-  await using settings = await TargetSettings.open(to, request.log, signal)
-  await using target = await openLoader({ endpoint: to, unlogged: settings.unlogged, signal })
+  await using _settings = await TargetSettings.open(to, request.log, signal)
+  // In its log: it may have replicas and be protected.
+  await using target = await openLoader({ endpoint: to, unlogged: false, signal })
   progress.phase = 'copy tables from the scratch server'
   for (const database of catalog.databases.filter((one) => selection.touches(one.name))) {
     await target.query(createDatabase(database.create), { signal })

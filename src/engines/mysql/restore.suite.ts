@@ -208,6 +208,36 @@ export function scratchTests(start: StartServer): void {
     assert.ok(isFault(again, 'refused'), String(again))
   })
 
+  test('tables that come back into the live server are in its log: the next restore has them, too', async () => {
+    await using server = await start()
+    await using capture = await Capture.start(server.url)
+    await server.query(
+      'create database d; create table d.p (id int primary key) engine=innodb; create table d.t (id int primary key, v int) engine=innodb',
+    )
+    await server.query(
+      'create table d.c (id int primary key, pid int, foreign key (pid) references d.p (id) on delete cascade) engine=innodb',
+    )
+    await server.query('insert into d.p values (1), (2); insert into d.c values (10, 1), (20, 2)')
+    using base = await takeBase(capture.engine, 1)
+    await server.query('insert into d.t values (1, 1), (2, 2), (3, 3)')
+    await capture.caughtUp(server)
+    const wanted = await checksums(server)
+    const moment = capture.archive.commits.at(-1)
+    assert.ok(moment)
+    await server.query('delete from d.t; delete from d.c where id = 10; update d.c set id = 21')
+    for (const only of ['d.t', 'd.c']) {
+      const target: Target = { kind: 'commit', id: moment.id }
+      const more = { only: [only], force: true, target, serverBin: server.bin }
+      await capture.caughtUp(server)
+      await mysql.restore(requestOf(base, capture.archive, server.url, more))
+    }
+    assert.deepEqual(await checksums(server), wanted)
+    await capture.caughtUp(server)
+    await using other = await start()
+    await mysql.restore(requestOf(base, capture.archive, other.url))
+    assert.deepEqual(await checksums(other), wanted)
+  })
+
   test('a restore into a directory makes a server of it, and a proof checks one and leaves nothing behind', async () => {
     await using server = await start()
     await using capture = await Capture.start(server.url)

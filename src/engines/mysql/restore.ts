@@ -91,7 +91,10 @@ async function fillServer(
   const flavor = await readFlavor(session, signal)
   checkFamily(base, flavor)
   await using settings = await TargetSettings.open(endpoint, request.log, signal)
-  const load = await Load.open({ ...request, endpoint, selection, unlogged: settings.unlogged })
+  // A server that is in use may have replicas and be protected: what comes into it must be in its log, as what goes is.
+  const isFresh = selection.everything && (await userDatabases(session, signal)).length === 0
+  const unlogged = settings.unlogged && isFresh
+  const load = await Load.open({ ...request, endpoint, selection, unlogged })
   try {
     // A table whose parents' rows cascade into it cannot be replayed alone.
     const cascade = selection.everything ? undefined : cascading(load, selection)
@@ -99,15 +102,11 @@ async function fillServer(
       request.log.info('the wanted tables are restored through a scratch server', { said: cascade })
       return await throughScratch(request, plan, endpoint)
     }
-    const replaces = await makeRoom(session, load, request, selection)
+    await makeRoom(session, load, request, selection)
     await load.begin()
-    const gtids = await replayInto(request, plan, {
-      endpoint,
-      selection,
-      unlogged: settings.unlogged,
-    })
+    const gtids = await replayInto(request, plan, { endpoint, selection, unlogged })
     await load.finish()
-    if (replaces && settings.unlogged) await joinTopology(session, flavor, gtids, request)
+    if (unlogged) await joinTopology(session, flavor, gtids, request)
   } finally {
     await load.close()
   }
@@ -153,12 +152,9 @@ async function makeRoom(
   load: Load,
   request: RestoreRequest,
   selection: Selection,
-): Promise<boolean> {
+): Promise<void> {
   const { signal, force } = request
-  const names = await session.texts('SHOW DATABASES', { signal })
-  const present = names
-    .map(([name]) => name ?? '')
-    .filter((name) => !systemDatabases.has(name.toLowerCase()))
+  const present = await userDatabases(session, signal)
   const taken: string[] = []
   if (selection.everything) {
     const own = load.objects.flatMap((object) => (object.kind === 'database' ? [object.name] : []))
@@ -180,7 +176,13 @@ async function makeRoom(
   if (first !== undefined && !force) throw occupied(request, first)
   await session.query('SET SESSION foreign_key_checks = 0', { signal })
   for (const what of taken) await session.query(`DROP ${what}`, { signal })
-  return present.length === 0 && selection.everything
+}
+
+async function userDatabases(session: Session, signal: AbortSignal): Promise<string[]> {
+  const names = await session.texts('SHOW DATABASES', { signal })
+  return names
+    .map(([name]) => name ?? '')
+    .filter((name) => !systemDatabases.has(name.toLowerCase()))
 }
 
 function occupied({ to }: RestoreRequest, what: string): Fault {
