@@ -14,7 +14,13 @@ const launcher = path.resolve(import.meta.dirname, '../../redoubt')
 const patienceMs = 120_000
 
 /** A moment of a mover's life: behind the nth line of its log that matches, and a little later. */
-type Moment = { readonly line: RegExp; readonly nth: number; readonly afterMs: number }
+type Moment = {
+  readonly line: RegExp
+  readonly nth: number
+  readonly afterMs: number
+  /** SIGKILL where nothing else is wanted. */
+  readonly how?: NodeJS.Signals | undefined
+}
 
 /** Lines of its debug log, and how many of them may pass by: from the first word to the last objects. */
 const lines = [
@@ -73,15 +79,15 @@ export async function runMigrate(args: readonly string[], moment?: Moment): Prom
   const child = spawn(launcher, ['migrate', ...args, '--json'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  const kill = () => void child.kill('SIGKILL')
-  const timers = [setTimeout(kill, patienceMs)]
+  const timers = [setTimeout(() => void child.kill('SIGKILL'), patienceMs)]
   let seen = 0
   const said: string[] = []
   createInterface({ input: child.stderr }).on('line', (line) => {
     said.push(line)
     if (!moment?.line.test(line)) return
     seen += 1
-    if (seen === moment.nth) timers.push(setTimeout(kill, moment.afterMs))
+    if (seen !== moment.nth) return
+    timers.push(setTimeout(() => void child.kill(moment.how ?? 'SIGKILL'), moment.afterMs))
   })
   const ended = new Promise<number>((resolve, reject) => {
     child.once('error', reject).once('close', (code) => resolve(code ?? 128))

@@ -19,7 +19,7 @@ test('a mover that is killed again and again brings all objects and every row, o
   await makeShop(source)
   await target.query('create database shop')
   const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')]
-  const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 8 }
+  const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 5 }
   const killed = await killMigrate({ ...trial, args: [...ends, ...slow] })
   const migrated = migratedOf(killed.last)
   assert.ok(killed.at.includes('copying'), killed.at.join())
@@ -44,7 +44,9 @@ test('killed beside writers, each table comes at one moment, and the findings sa
   const killed = await killMigrate({ ...trial, args: [...ends, ...slow] })
   stop.abort()
   await writing
-  migratedOf(killed.last)
+  const { findings, positions } = migratedOf(killed.last)
+  assert.ok(positions.length > 1, killed.at.join())
+  assert.ok(findings.some(({ code }) => code === 'several-positions'))
   // Each transaction of the writer keeps the sum of a table: a copy of two moments would not.
   const [sum] = await target.query('select sum(n) as n, count(*) as c from pair', undefined, 'shop')
   assert.deepEqual(sum, { n: '1000', c: '1000' })
@@ -64,6 +66,36 @@ test('a target that dies while rows come is waited for, and the copy stays at on
   const migrated = migratedOf(await running)
   assert.equal(migrated.positions.length, 1)
   await same(source, target)
+})
+
+test('Ctrl-C ends with 130 in good order, and what was begun is refused without --resume', async () => {
+  using scratch = new Scratch('migrate')
+  await using source = await startPostgres(quiet)
+  await using target = await startPostgres()
+  await makeShop(source)
+  await target.query('create database shop')
+  const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')]
+  const args = [...ends, '--state', scratch.join('state'), '--log-level', 'debug']
+  const moment = { line: /loaded a chunk/, nth: 3, afterMs: 0, how: 'SIGINT' } as const
+  const stopped = await runMigrate([...args, ...slow], moment)
+  assert.equal(stopped.code, 130, stopped.said)
+  assert.match(stopped.out, /"code":"interrupted"/)
+  assert.equal(standsAt(scratch.join('state')), 'copying')
+  const again = await runMigrate(args)
+  assert.equal(again.code, 1)
+  assert.match(again.out, /"code":"exists".*--resume/)
+  const other = await runMigrate([...args, '--resume', '--include', 'public.*'])
+  assert.equal(other.code, 2)
+  assert.match(other.out, /another --include/)
+  migratedOf(await runMigrate([...args, '--resume']))
+  await same(source, target)
+  // Nothing of Redoubt is left on the target.
+  const schemas = await target.query(
+    "select 1 from pg_namespace where nspname = 'redoubt'",
+    undefined,
+    'shop',
+  )
+  assert.deepEqual(schemas, [])
 })
 
 test('a target that has rows is refused, and nothing is written; a dry run tells the same', async () => {
