@@ -127,7 +127,8 @@ async function estimate(
 ): Promise<number> {
   const where = conditionOf(table, chunk)
   if (where === undefined) return table.rowsGuess
-  const from = `${quoteNames(table.database, table.name)} FORCE INDEX (PRIMARY)`
+  // Where an index is forced MySQL asks it nothing.
+  const from = `${quoteNames(table.database, table.name)} USE INDEX (PRIMARY)`
   const { columns, rows } = await session.query(
     `EXPLAIN FORMAT=TRADITIONAL SELECT 1 FROM ${from} WHERE ${where}`,
     {

@@ -83,6 +83,13 @@ const features: readonly Feature[] = [
     'descending indexes, and makes an ascending one',
   ),
   feature(
+    'spatial-index',
+    /SPATIAL KEY/,
+    { mysql: 50_705, mariadb: 100_202 },
+    'blocks',
+    'spatial indexes of InnoDB',
+  ),
+  feature(
     'vector',
     /^` *` vector\(/,
     { mysql: 90_000, mariadb: 110_701 },
@@ -287,7 +294,7 @@ function adaptOptions(tail: string, ability: Ability, convert: boolean, say: Sai
     if (!harmless) say('warns', 'option-lost', `the target does not know the option${option}`)
   }
   own = own.replaceAll(foreign, '')
-  if (folders.test(own)) {
+  if (own.search(folders) >= 0) {
     say(
       'warns',
       'folder-lost',
