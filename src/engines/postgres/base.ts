@@ -2,6 +2,7 @@ import type { BlockWriter } from '#base/blocks'
 import { Fault, isFault } from '#base/faults'
 import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
 import { clockUs, isSoundNow, readSettings, readSuperuser } from './base-facts.ts'
+import { compareTaken, wholeManifest } from './base-manifest.ts'
 import {
   ArchiveReader,
   attributes,
@@ -17,9 +18,9 @@ import { type Address, openBulkSender, openSession, type Session } from './conne
 import type { ServerFacts } from './facts.ts'
 import { type Extent, toExtents, wholePath, wholeSizeBytes } from './incremental.ts'
 import { positionOf } from './lsn.ts'
-import { formatManifest, type Manifest, type ManifestFile, parseManifest } from './manifest.ts'
+import { formatManifest, parseManifest } from './manifest.ts'
 import { inspectPages, joinSaid } from './page-inspector.ts'
-import { Crc32c, formatCrc32c } from './page-sums.ts'
+import { Crc32c } from './page-sums.ts'
 import { type DamagedPage, damagedMax, firstBlockOf, isSound } from './pages.ts'
 import {
   type BackupEvent,
@@ -93,7 +94,7 @@ class BaseTaker {
   readonly #incremental: boolean
   readonly #taken = new Map<string, Taken>()
   readonly #crc = new Crc32c()
-  readonly #patched = new Map<string, { readonly from: string; readonly sizeBytes: number }>()
+  readonly #patched = new Map<string, { readonly sizeBytes: number }>()
   readonly #damaged: DamagedPage[] = []
   readonly #inFlight = new Set<Promise<void>>()
   readonly #manifest: Buffer[] = []
@@ -340,7 +341,7 @@ class BaseTaker {
     const { head, rest } = await readHead(open)
     const sizeBytes = wholeSizeBytes(head)
     this.#sizeBytes += BigInt(sizeBytes)
-    this.#patched.set(whole, { from: open.path, sizeBytes })
+    this.#patched.set(whole, { sizeBytes })
     const extents = this.#checked(toExtents(head, rest, open.path), whole)
     await this.#sink.patch(whole, fileEntry(open.entry, sizeBytes), extents)
   }
@@ -374,46 +375,12 @@ class BaseTaker {
     if (this.#facts.versionNumber < 130_000) return
     const bytes = Buffer.concat(this.#manifest)
     const manifest = parseManifest(bytes)
-    this.#compare(manifest)
-    const stored = this.#incremental ? formatManifest(this.#wholeManifest(manifest)) : bytes
+    compareTaken(manifest, this.#taken)
+    const rewritten = { patched: this.#patched, label: this.#label, crc: this.#crc }
+    const stored = this.#incremental ? formatManifest(wholeManifest(manifest, rewritten)) : bytes
     const nowNs = BigInt(Date.now()) * 1_000_000n
     await this.#sink.file(manifestName, manifestEntry(stored.length, nowNs), once(stored))
     this.#manifestVersion = String(manifest.version)
-  }
-
-  #compare(manifest: Manifest): void {
-    for (const file of manifest.files) {
-      const taken = this.#taken.get(file.path)
-      if (!taken) throw new Fault('corrupt', `check the base: '${file.path}' did not come`)
-      if (taken.sizeBytes !== file.sizeBytes) {
-        throw new Fault(
-          'corrupt',
-          `check the base: '${file.path}' has ${taken.sizeBytes} bytes, its manifest says ${file.sizeBytes}`,
-        )
-      }
-      if (file.checksum !== undefined && file.checksum !== taken.sum) {
-        throw new Fault(
-          'corrupt',
-          `check the base: '${file.path}' has another checksum than its manifest says`,
-        )
-      }
-    }
-  }
-
-  // A patched file has no checksum in the new manifest: nobody has read it whole. The vault's own hashes cover it.
-  #wholeManifest(manifest: Manifest): Manifest {
-    return { ...manifest, files: manifest.files.map((file) => this.#wholeFile(file)) }
-  }
-
-  #wholeFile(file: ManifestFile): ManifestFile {
-    const path = wholePath(file.path)
-    const patched = path === undefined ? undefined : this.#patched.get(path)
-    if (path !== undefined && patched) {
-      return { path, sizeBytes: patched.sizeBytes, modified: file.modified }
-    }
-    if (file.path !== 'backup_label' || !this.#label) return file
-    const checksum = formatCrc32c(this.#crc.extend(0, this.#label))
-    return { ...file, sizeBytes: this.#label.length, algorithm: 'CRC32C', checksum }
   }
 
   // A page that was written while it was read looks damaged for a moment: what looks so is read again.

@@ -2,7 +2,7 @@ import type { Finding } from '#change/finding'
 import type { ObjectKind, Schema, Selection, Stage } from '#change/schema'
 import type { Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
-import { largeObjects, settingsSql } from './rows-sql.ts'
+import { largeObjects, quotePath, settingsSql } from './rows-sql.ts'
 import { leftSql } from './schema-left-sql.ts'
 import { type Draft, inOrder, type Needs, readNeeds } from './schema-needs.ts'
 import { lastObjects, rolesQuery } from './schema-rest-sql.ts'
@@ -59,7 +59,11 @@ export async function readSchema(
       version: facts.version,
       objects: inOrder(taken, needs),
       tables,
-      findings: [...findings, ...(await readLeft(session, signal))],
+      findings: [
+        ...findings,
+        ...checkNames(taken, selection),
+        ...(await readLeft(session, signal)),
+      ],
     }
   } finally {
     if (session.alive && !signal.aborted) await session.query('rollback', { signal })
@@ -102,6 +106,20 @@ async function mayReadPasswords(session: Session, signal: AbortSignal): Promise<
     { signal },
   )
   return row?.['may'] === 't'
+}
+
+// Statements, bodies of functions and views name what they speak of: none of them is rewritten yet.
+function checkNames(taken: readonly Draft[], selection: Selection): readonly Finding[] {
+  const renamed = taken.filter(
+    ({ key, name }) =>
+      key.startsWith('pg_class:') && quotePath(selection.map(name)) !== quotePath(name),
+  )
+  return renamed.map(({ id, name }) => ({
+    severity: 'blocks',
+    code: 'cannot-rename',
+    said: `${id} cannot become ${selection.map(name).join('.')}: names are not changed on PostgreSQL yet`,
+    mend: 'leave out the map, and rename on the target when the copy is done',
+  }))
 }
 
 // Kinds that are not read yet, and what belongs to another server: to be made by hand.

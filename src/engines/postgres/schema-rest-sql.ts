@@ -49,14 +49,14 @@ const eventTriggers = `${select({
   ),
 })} from pg_event_trigger e where ${notOurs('pg_event_trigger', 'e.oid')} order by e.evtname`
 
-// The server names an object as COMMENT ON does, but for parts of a table, which it names the other way round.
-const comments = (
-  ofEventTriggers: boolean,
-) => `select 'comment:' || d.classoid || ':' || d.objoid || ':' || d.objsubid as key,
+// Thousands of the server's own are not looked at. It names an object as COMMENT ON does, but for parts of a table, which it names the other way round.
+const comments = (ofEventTriggers: boolean) => `
+  with own as materialized (select * from pg_description where objoid >= 16384 or classoid = 'pg_namespace'::regclass)
+  select 'comment:' || d.classoid || ':' || d.objoid || ':' || d.objsubid as key,
     'comment on ' || x.what as id, 'comment' as kind, coalesce(i.schema, ks.nspname, case when d.classoid = 'pg_namespace'::regclass then i.name end) as schema,
     coalesce(i.name, i.identity) as name, ks.nspname as on_schema, kc.relname as on_name, 'end' as stage,
     json_build_array(format('comment on %s is %L', x.what, d.description)) as sql
-  from pg_description d
+  from own d
   cross join lateral pg_identify_object(d.classoid, d.objoid, d.objsubid) i
   left join lateral (select coalesce(
       case d.classoid when 'pg_class'::regclass then (select case when o.relkind in ('i', 'I') then (select x.indrelid from pg_index x where x.indexrelid = o.oid)
