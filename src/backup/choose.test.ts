@@ -48,6 +48,14 @@ test('chooseBase() takes the newest base before the moment', () => {
   assert.equal(choose({ kind: 'latest' }).base.name, 'friday')
 })
 
+test('chooseBase() tells of log behind a hole that the latest does not reach', () => {
+  const beyond = { history: 'a', at: '0900' }
+  const latest = { source: 'shop', spans, target: { kind: 'latest' } } as const
+  assert.deepEqual(chooseBase({ ...latest, bases: bases.slice(0, 2) }).beyond, beyond)
+  assert.equal(choose({ kind: 'latest' }).beyond, undefined)
+  assert.equal(chooseBase({ ...latest, bases, spans: [] }).beyond, undefined)
+})
+
 test('chooseBase() asks for the whole log when no commit is later than the moment', () => {
   assert.deepEqual(choose(at(903)).target, { kind: 'latest' })
   assert.deepEqual(choose(at(890)).target, at(890))

@@ -12,6 +12,8 @@ export type Choice = {
   readonly replays: boolean
   /** Where the log of the window ends, if more log follows behind a hole: a restore must not look beyond. */
   readonly end: Position | undefined
+  /** Where the newest log ends, if the latest was asked for and no base and log without a hole lead there. */
+  readonly beyond?: Position | undefined
 }
 
 export type ChoiceInput = {
@@ -41,7 +43,7 @@ function choose(input: Choosing): Choice {
   }
   switch (target.kind) {
     case 'latest':
-      return inWindow(input, last(windows), newestBase(input, last(windows)))
+      return chooseLatest(input)
     case 'time':
       return chooseForTime(input, target.timeUs)
     case 'position':
@@ -54,6 +56,17 @@ function choose(input: Choosing): Choice {
     case 'commit':
       return earliestOf(input)
   }
+}
+
+function chooseLatest(input: Choosing): Choice {
+  const window = last(input.windows)
+  const choice = inWindow(input, window, newestBase(input, window))
+  const { to, toUs } = window
+  // Times may be whole seconds, and those of two histories tell more than their positions.
+  const end = input.spans.findLast(({ history, next, completeUs = 0n, lastCommitUs = 0n }) =>
+    history === to.history ? next > to.at : completeUs > toUs || lastCommitUs > toUs,
+  )
+  return { ...choice, beyond: end && { history: end.history, at: end.next } }
 }
 
 function chooseForTime(input: Choosing, timeUs: bigint): Choice {

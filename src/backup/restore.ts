@@ -88,12 +88,17 @@ async function prepare(request: Common): Promise<{ base: BaseRecord; prepared: P
   for (const { after, before, said } of goneOf(spans.at(-1), 0)) {
     request.log.warn(`${said}: they held what followed ${after.at}, up to ${before?.at}`)
   }
-  const { base, target, replays, end } = chooseBase({
+  const { base, target, replays, end, beyond } = chooseBase({
     source,
     bases,
     spans,
     target: request.target,
   })
+  if (beyond) {
+    const hint = 'redoubt window shows the hole, and a new base closes it'
+    const said = `the log has a hole: what is stored behind it, up to ${beyond.at}, is not restored`
+    request.log.warn(`${said}; ${hint}`)
+  }
   const snapshots = await vault.repository.snapshots({ signal })
   const snapshot = snapshots.find((one) => one.id === base.snapshot)
   if (!snapshot) {
