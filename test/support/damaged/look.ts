@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createLog } from '#base/log'
 import { createProgress } from '#base/progress'
 import { isFault } from '#base/faults'
 import { restoreDatabase } from '#service/restore'
@@ -17,7 +18,19 @@ const signal = new AbortController().signal
 /** How a command went: what it said when it found or refused something, else what it brought. */
 export type Look =
   | { readonly kind: 'said'; readonly text: string }
-  | { readonly kind: 'brought'; readonly digest: string }
+  | {
+      readonly kind: 'brought'
+      readonly digest: string
+      /** What it warned of while it went on. */
+      readonly warned?: string | undefined
+      /** How far a database came; what is there is a state that it once had. */
+      readonly reached?: string | undefined
+    }
+
+export type Brought = Extract<Look, { readonly kind: 'brought' }>
+
+/** What each way of looking brings from a vault that nothing is wrong with. */
+export type Sound = ReadonlyMap<LookName, Brought>
 
 export type LookName =
   | 'check'
@@ -29,8 +42,10 @@ export type LookName =
 export type Commands = {
   readonly check: (site: Site) => Promise<VaultCheck | Said>
   readonly restoreFiles: (site: Site, tree: Tree, directory: string) => Promise<Said | undefined>
-  readonly restoreDatabase: (site: Site, landing: Landing) => Promise<{ reached: string } | Said>
+  readonly restoreDatabase: (site: Site, landing: Landing) => Promise<Reached | Said>
 }
+
+type Reached = { readonly reached: string; readonly warned: string }
 
 type Tree = Site['trees'][number]
 
@@ -51,8 +66,10 @@ export const inProcess: Commands = {
   restoreDatabase: async ({ address, around }, { to, force }) => {
     const how = { only: [], remap: {}, parallel: 2, progress: createProgress('restore') }
     const what = { vault: address, source: shop, at: 'latest', ...how, to, start: false, force }
-    const { result } = await restoreDatabase(what, around)
-    return { reached: result.reached.at }
+    const warnings: string[] = []
+    const log = createLog({ level: 'warn', write: (line) => void warnings.push(line) })
+    const { result } = await restoreDatabase(what, { ...around, log })
+    return { reached: result.reached.at, warned: warnings.join('; ') }
   },
 }
 
@@ -76,7 +93,7 @@ export const commandLine: Commands = {
     const ended = await run(site, ['restore', '--vault', site.url, ...where])
     if (ended.code !== 0) return refusal(ended)
     const { result } = JSON.parse(ended.out) as { result: { reached: { at: string } } }
-    return { reached: result.reached.at }
+    return { reached: result.reached.at, warned: ended.said }
   },
 }
 
@@ -124,7 +141,8 @@ const looks: Readonly<Record<LookName, (site: Site, commands: Commands) => Promi
     using landing = site.land()
     const done = await commands.restoreDatabase(site, landing)
     if ('said' in done) return { kind: 'said', text: done.said }
-    return { kind: 'brought', digest: `${done.reached} ${await landing.digest()}` }
+    const { state, whole } = await landing.look()
+    return { kind: 'brought', digest: state, ...done, ...(whole ? {} : { reached: undefined }) }
   },
   'the log of the second source': async ({ address, around, logOnly = '' }) => {
     await using vault = await openVaultAt(address, around)
@@ -140,16 +158,12 @@ const looks: Readonly<Record<LookName, (site: Site, commands: Commands) => Promi
   },
 }
 
-/** What each way of looking brings from a vault that nothing is wrong with. */
-export async function lookAtSound(
-  site: Site,
-  commands: Commands,
-): Promise<ReadonlyMap<LookName, string>> {
-  const sound = new Map<LookName, string>()
+export async function lookAtSound(site: Site, commands: Commands): Promise<Sound> {
+  const sound = new Map<LookName, Brought>()
   for (const name of waysOf(site)) {
     const seen = await look(name, site, commands)
     if (seen.kind === 'said') throw new Error(`${name} of the sound vault: ${seen.text}`)
-    sound.set(name, seen.digest)
+    sound.set(name, seen)
   }
   return sound
 }

@@ -1,9 +1,9 @@
 import { openStorage } from '#storage/all'
 import { classOf } from '../killed/vault-world.ts'
 import { type Damage, damages } from './damage.ts'
-import type { Commands, LookName } from './look.ts'
+import type { Commands, Sound } from './look.ts'
 import { damageTrial, type DamageTrial } from './trials.ts'
-import type { Site } from './sites.ts'
+import { newestOf, type Site } from './sites.ts'
 
 /** What is to be damaged, and how. */
 export type Injury = { readonly key: string; readonly damage: Damage }
@@ -43,17 +43,19 @@ export async function damageEach(options: {
   readonly injuries: readonly Injury[]
   readonly random: () => number
   readonly commands: Commands
-  readonly sound: ReadonlyMap<LookName, string>
+  readonly sound: Sound
 }): Promise<DamagedTrials> {
   const { sites, random, commands, sound } = options
   const startedMs = performance.now()
   const queue = [...options.injuries]
+  const [first] = sites
+  const newest = newestOf(first ? await keysOf(first) : [])
   const table: Record<string, Record<string, number>> = {}
   const failures: DamageTrial[] = []
   let tried = 0
   const work = async (site: Site) => {
     for (let injury = queue.shift(); injury; injury = queue.shift()) {
-      const trial = await damageTrial({ ...injury, site, random, commands, sound })
+      const trial = await damageTrial({ ...injury, site, random, commands, sound, newest })
       if (!trial) continue
       tried += 1
       const row = (table[`${trial.class}, ${trial.damage}`] ??= {})

@@ -23,7 +23,8 @@ export type Landing = {
   readonly to: string
   /** It holds what a restore before it brought, or half of that. */
   readonly force: boolean
-  digest(): Promise<string>
+  /** What is there; and whether that is a state that the database once had, at whatever time. */
+  look(): Promise<{ readonly state: string; readonly whole: boolean }>
 } & Disposable
 
 /** A vault whose objects are damaged, and what is known of it. */
@@ -143,8 +144,14 @@ function surroundings(name: string) {
   return { scratch, password, around: { env, log: silentLog, signal } }
 }
 
+type Row = { readonly n: number; readonly said: string }
+
+function wordsOf(n: number): string {
+  return noise(900, n).toString('base64')
+}
+
 function insert(server: FamilyServer, n: number): Promise<unknown> {
-  return server.query('insert into shop.t values (?, ?)', [n, noise(900, n).toString('base64')])
+  return server.query('insert into shop.t values (?, ?)', [n, wordsOf(n)])
 }
 
 async function untilStored(server: FamilyServer, protection: Protection): Promise<void> {
@@ -158,12 +165,13 @@ function landInFolder(scratch: Scratch): Landing {
   return {
     to,
     force: false,
-    digest: async () => {
+    look: async () => {
       // Which folder it is stands in the configuration, and times are those of the restore.
       const files = describeTree(to, { owners: false })
         .filter((line) => !line.includes('postgresql.auto.conf'))
         .map((line) => line.split(' | ').toSpliced(3, 1).join(' | '))
-      return hash(files.join('\n'))
+      // The log is fetched when the server starts: what is laid out is the base.
+      return { state: hash(files.join('\n')), whole: true }
     },
     [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }),
   }
@@ -173,10 +181,11 @@ function landInServer(server: FamilyServer): Landing {
   return {
     to: server.url,
     force: true,
-    digest: async () => {
-      const rows = await server.query('select n, said from shop.t order by n')
-      const made = await server.query('show create table shop.t')
-      return `${rows.length} rows ${hash(JSON.stringify([rows, made]))}`
+    look: async () => {
+      const rows = await server.query<Row>('select n, said from shop.t order by n')
+      // Each row is known: so many commits, in their order, make one state.
+      const whole = rows.every(({ n, said }, index) => n === index && said === wordsOf(n))
+      return { state: `${rows.length} rows ${hash(JSON.stringify(rows))}`, whole }
     },
     [Symbol.dispose]: () => undefined,
   }
@@ -200,6 +209,17 @@ async function makeSparse(vault: string, url: string): Promise<string> {
 function covers(wide: string, part: string): boolean {
   const [a, b] = [sequencesOf(wide), sequencesOf(part)]
   return path.dirname(wide) === path.dirname(part) && a.first <= b.first && b.last <= a.last
+}
+
+/** The newest object of each source's log: nothing but the lease, which is written every some seconds, knows of it. */
+export function newestOf(keys: readonly string[]): ReadonlySet<string> {
+  const newest = new Map<string, string>()
+  for (const key of keys) {
+    const { last } = sequencesOf(key)
+    const folder = path.dirname(key)
+    if (last > sequencesOf(newest.get(folder) ?? '').last) newest.set(folder, key)
+  }
+  return new Set(newest.values())
 }
 
 function sequencesOf(key: string): { readonly first: number; readonly last: number } {

@@ -2,15 +2,17 @@ import path from 'node:path'
 import { decodeText } from '../../../src/vault/archive/names.ts'
 import { type ObjectClass, classOf } from '../killed/vault-world.ts'
 import { type Damage, damageObject } from './damage.ts'
-import { type Commands, look, type Look, type LookName } from './look.ts'
+import { type Brought, type Commands, look, type Look, type LookName, type Sound } from './look.ts'
 import type { Site } from './sites.ts'
 
 /** How a way of looking took the damage. */
 export type Taken =
   /** As if nothing were amiss, and what it brought was right. */
   | 'equal'
-  /** It mentioned it, and was done all the same. */
+  /** It mentioned it, and was done all the same: a database, as of the end of what is left of its log. */
   | 'noted'
+  /** The newest of the log is gone, and nothing tells that it was there: a database as of before it. */
+  | 'earlier'
   /** It said so, and named the object or what it held. */
   | 'named'
   /** It failed without a name. */
@@ -46,8 +48,12 @@ export const needless: ReadonlySet<ObjectClass> = new Set<ObjectClass>([
   'key',
 ])
 
-/** To the repository's format a snapshot that is gone was forgotten; a source without a record was never there. */
-const traceless: ReadonlySet<ObjectClass> = new Set<ObjectClass>(['snapshot', 'source record'])
+/** To the repository's format a snapshot that is gone was forgotten; a source or base without a record was never there. */
+const traceless: ReadonlySet<ObjectClass> = new Set<ObjectClass>([
+  'snapshot',
+  'source record',
+  'base record',
+])
 
 /** What can be damaged of a class brings out more in some ways of looking than in others: the others are spared. */
 function looksAt(key: string, name: LookName): boolean {
@@ -67,32 +73,43 @@ export async function damageTrial(options: {
   readonly damage: Damage
   readonly random: () => number
   readonly commands: Commands
-  /** What each way brings from the undamaged vault. */
-  readonly sound: ReadonlyMap<LookName, string>
+  readonly sound: Sound
+  /** Objects that nothing else knows of. */
+  readonly newest: ReadonlySet<string>
 }): Promise<DamageTrial | undefined> {
-  const { site, key, damage, random, commands, sound } = options
+  const { site, key, damage, random, commands, sound, newest } = options
   using changed = damageObject(site.url, key, damage, random)
   if (!changed) return undefined
   const taken: Record<string, Taken> = {}
   const said: string[] = []
-  for (const [name, digest] of sound) {
+  for (const [name, right] of sound) {
     if (!looksAt(key, name)) continue
     const seen = await look(name, site, commands)
-    taken[name] = judge(name, key, seen, digest)
+    const last = damage === 'gone' && newest.has(key)
+    taken[name] = judge(name, { key, last }, seen, right)
     if (seen.kind === 'said') said.push(`${name}: ${seen.text.slice(0, 400)}`)
   }
   const trial = { class: classOf(key), damage, key, taken }
   // What no index lists is garbage that a prune has yet to sweep: the check of the sound vault tells of it.
-  const garbage = sound.get('check')?.includes(path.basename(key)) ?? false
+  const garbage = sound.get('check')?.digest.includes(path.basename(key)) ?? false
   const failure = garbage ? undefined : judgeAll(trial)
   return failure ? { ...trial, failure: `${failure}; ${said.join('; ')}` } : trial
 }
 
-function judge(name: LookName, key: string, seen: Look, sound: string): Taken {
+function judge(
+  name: LookName,
+  { key, last }: { readonly key: string; readonly last: boolean },
+  seen: Look,
+  right: Brought,
+): Taken {
   if (seen.kind === 'said') return names(key, seen.text) ? 'named' : 'unnamed'
-  if (seen.digest === sound) return 'equal'
+  const { digest, reached, warned = '' } = seen
+  if (digest === right.digest && reached === right.reached) return 'equal'
   // A check that found no damage may still have remarks.
-  return name === 'check' ? 'noted' : 'WRONG'
+  if (name === 'check') return 'noted'
+  const before = reached !== undefined && reached < (right.reached ?? '')
+  if (before && /newest objects of the log are gone|the log has a hole/.test(warned)) return 'noted'
+  return before && last ? 'earlier' : 'WRONG'
 }
 
 /** Whether words tell which object it is, or what was in it. */
@@ -143,8 +160,9 @@ function judgeAll({ class: kind, damage, taken }: DamageTrial): string | undefin
   if (unnamed) return `${unnamed[0]} does not name it`
   // What is gone without a trace in what remains: the restore says what it misses, the check cannot.
   if (damage === 'gone' && traceless.has(kind)) return undefined
-  const restored = outcomes.every(([name, how]) => name === 'check' || how === 'equal')
   if (taken['check'] !== 'equal') return undefined
+  if (outcomes.some(([, how]) => how === 'earlier')) return undefined
+  const restored = outcomes.every(([name, how]) => name === 'check' || how === 'equal')
   if (!restored) return 'the check finds nothing, and a restore does'
   // All is restored, and the check is content: right for what a vault can do without, when it is gone.
   if (damage === 'gone' || damage === 'empty') return undefined

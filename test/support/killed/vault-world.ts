@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { silentLog } from '#base/log'
@@ -170,6 +170,15 @@ export class VaultWorld implements AsyncDisposable {
   /** Changes the tree and backs it up, and remembers what it was. */
   async backupTree(url = this.vault, tree = this.tree): Promise<string> {
     this.changeTree(tree)
+    const done = await this.#backup({ sources: [tree], vault: this.address(url) })
+    if (done.kind !== 'files' || done.snapshot === undefined) throw new Error('no snapshot')
+    this.rememberTree(done.snapshot, tree)
+    return done.snapshot
+  }
+
+  /** Backs up the same files under another name: nothing but the folder is new. */
+  async backupRenamed(url: string, tree: string): Promise<string> {
+    renameSync(path.join(tree, 'a'), path.join(tree, 'renamed'))
     const done = await this.#backup({ sources: [tree], vault: this.address(url) })
     if (done.kind !== 'files' || done.snapshot === undefined) throw new Error('no snapshot')
     this.rememberTree(done.snapshot, tree)

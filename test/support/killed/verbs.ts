@@ -83,12 +83,16 @@ const prune: Verb = {
   name: 'vault prune',
   shortTrials: 2,
   prepare: async (place) => {
-    const { world, url } = place
-    place.snapshots.push(await world.backupTree(url, place.tree))
-    const [oldest] = place.snapshots.splice(0, 1)
+    const { world, url, tree } = place
+    // Two that go: one whose files nobody else has, and one of whose index file another one needs a pack still.
+    const first = await world.backupTree(url, tree)
+    const second = await world.backupTree(url, tree)
+    place.snapshots.push(await world.backupRenamed(url, tree))
     const none = { hosts: [], tags: [], paths: [] }
     const how = { rules: {}, dryRun: false, groupBy: '', ...none }
-    await forget({ vault: world.address(url), ids: [oldest ?? ''], ...how }, world.around)
+    const [oldest = ''] = place.snapshots.splice(0, 1)
+    const ids = [oldest, first, second]
+    await forget({ vault: world.address(url), ids, ...how }, world.around)
   },
   args: ({ url }) => {
     const atOnce = ['--max-unused', '0', '--grace', '0']
