@@ -9,6 +9,7 @@ const windowLooksMax = 20
 export type WindowDocument = {
   readonly source: { readonly name: string; readonly version: string }
   readonly windows: readonly {
+    readonly from: { readonly history: string }
     readonly fromUs: string
     readonly toUs: string
     readonly continuous: boolean

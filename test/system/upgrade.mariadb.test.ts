@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Guarded, untilGuarded, untilNewBase, untilShipped } from '../support/guarded.ts'
+import { assertMoments } from '../support/moment-trials.ts'
+import { familyNumbers, makeNumbers, ServerLandings } from '../support/numbers.ts'
 import { startMariadb } from '../support/servers/mariadb.ts'
 import type { FamilyServer } from '../support/servers/mysql-family.ts'
 
@@ -8,14 +10,14 @@ import type { FamilyServer } from '../support/servers/mysql-family.ts'
 test('a MariaDB that is upgraded in place stays protected, and comes back as of before and after', async () => {
   const settings = { 'server-id': '77' }
   await using old = await startMariadb({ version: '10.11', settings })
-  await old.query('create database shop; create table shop.t (n int primary key)')
+  const numbers = await makeNumbers(old)
   using guarded = await Guarded.begin('upgrade')
   const protection = guarded.protect(old.url)
   await using _ = protection
   const { lastBase: firstBase } = await untilGuarded(protection)
-  await old.query('insert into shop.t values (1), (2)')
-  const before = await momentAfterAll(old)
-  await old.query('insert into shop.t values (3)')
+  await numbers.insert(1, 2)
+  const before = await numbers.momentAfterAll()
+  await numbers.insert(3)
   await old.stop()
   const { dataDir, port } = old
   await using upgraded = await startMariadb({ settings, dataDir, port, readyMs: 60_000 })
@@ -23,7 +25,7 @@ test('a MariaDB that is upgraded in place stays protected, and comes back as of 
   await upgraded.query('insert into shop.t values (4)')
   if (upgraded.version !== old.version) await untilNewBase(protection, firstBase)
   await upgraded.query('insert into shop.t values (5)')
-  const after = await momentAfterAll(upgraded)
+  const after = await familyNumbers(upgraded).momentAfterAll()
   await upgraded.query('delete from shop.t')
   await untilShipped(protection)
   await protection[Symbol.asyncDispose]()
@@ -31,20 +33,12 @@ test('a MariaDB that is upgraded in place stays protected, and comes back as of 
   assert.ok(report.source.version.startsWith(upgraded.version), report.source.version)
   assert.deepEqual(report.gaps, [])
   assert.equal(report.windows.length, 1, JSON.stringify(report))
-  await using target = await startMariadb()
-  for (const [at, rows] of [
+  await using landings = await ServerLandings.begin(guarded)
+  await assertMoments(landings, [
     [before, [1, 2]],
     [after, [1, 2, 3, 4, 5]],
     ['latest', []],
-  ] as const) {
-    await guarded.restored('--to', target.url, '--force', '--at', at)
-    const found = await target.query<{ n: number }>('select n from shop.t order by n')
-    assert.deepEqual(
-      found.map(({ n }) => n),
-      rows,
-      `restored to ${at}`,
-    )
-  }
+  ])
 })
 
 /** The server tells whatever version it is told to: no other programs are needed to be upgraded. */
@@ -75,17 +69,4 @@ async function baseOfOneRun(guarded: Guarded, server: FamilyServer): Promise<str
   await using protection = guarded.protect(server.url)
   const { lastBase } = await untilGuarded(protection)
   return lastBase
-}
-
-async function momentAfterAll(server: FamilyServer): Promise<string> {
-  await nextSecond(server)
-  const [row] = await server.query<{ at: string }>(
-    `select date_format(utc_timestamp(), '%Y-%m-%dT%H:%i:%sZ') as at`,
-  )
-  await nextSecond(server)
-  return row?.at ?? ''
-}
-
-async function nextSecond(server: FamilyServer): Promise<void> {
-  await server.query('do sleep(1.1 - mod(unix_timestamp(now(6)), 1))')
 }

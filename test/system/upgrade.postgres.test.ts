@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { cpSync } from 'node:fs'
 import { test } from 'node:test'
 import { Guarded, hear, untilGuarded, untilNewBase, untilShipped } from '../support/guarded.ts'
-import { type PostgresServer, postgresVersion, startPostgres } from '../support/servers/postgres.ts'
+import { assertMoments } from '../support/moment-trials.ts'
+import { FolderLandings, postgresNumbers } from '../support/numbers.ts'
+import { postgresVersion, startPostgres } from '../support/servers/postgres.ts'
 
 /** From the version of this run to the newest that every run has, or its own: a new cluster at the same address. */
 test('a PostgreSQL that is upgraded by dump and load is told of, gets a base, and comes back as of before and after', async () => {
@@ -14,7 +16,7 @@ test('a PostgreSQL that is upgraded by dump and load is told of, gets a base, an
   await using _ = protection
   const { lastBase: firstBase } = await untilGuarded(protection)
   await old.query('insert into t values (3)')
-  const before = await momentAfterAll(old)
+  const before = await postgresNumbers(old).momentAfterAll()
   await old.query('delete from t where n = 3')
   await untilShipped(protection)
   const rows = await old.query<{ n: number }>('select n from t order by n')
@@ -27,7 +29,7 @@ test('a PostgreSQL that is upgraded by dump and load is told of, gets a base, an
   for (const { n } of rows) await upgraded.query('insert into t values ($1)', [n])
   await untilNewBase(protection, firstBase)
   await upgraded.query('insert into t values (4)')
-  const after = await momentAfterAll(upgraded)
+  const after = await postgresNumbers(upgraded).momentAfterAll()
   await upgraded.query('delete from t')
   await untilShipped(protection)
   await protection[Symbol.asyncDispose]()
@@ -36,22 +38,11 @@ test('a PostgreSQL that is upgraded by dump and load is told of, gets a base, an
   assert.equal(report.gaps.length, 1)
   assert.match(String(report.gaps[0]?.said), /the server is system/)
   assert.ok(report.source.version.startsWith(to), report.source.version)
-  const restores: readonly (readonly [string, readonly number[], PostgresServer['version']])[] = [
-    [before, [1, 2, 3], from],
-    [after, [1, 2, 4], to],
-    ['latest', [], to],
-  ]
-  for (const [index, [at, wanted, version]] of restores.entries()) {
-    const folder = guarded.scratch.join(`restored-${index}`)
-    await guarded.restored('--to', folder, '--at', at)
-    await using target = await startPostgres({ version, dataDir: folder, readyMs: 60_000 })
-    const found = await target.query<{ n: number }>('select n from t order by n')
-    assert.deepEqual(
-      found.map(({ n }) => n),
-      wanted,
-      `restored to ${at}`,
-    )
-  }
+  await assertMoments(new FolderLandings(guarded, from), [[before, [1, 2, 3]]])
+  await assertMoments(new FolderLandings(guarded, to), [
+    [after, [1, 2, 4]],
+    ['latest', []],
+  ])
 })
 
 test('a PostgreSQL that was set back to an older state is refused: its log is another by the same name', async () => {
@@ -79,10 +70,3 @@ test('a PostgreSQL that was set back to an older state is refused: its log is an
   await using target = await startPostgres({ dataDir: to, readyMs: 60_000 })
   assert.deepEqual(await target.query('select count(*)::int as c from t'), [{ c: 1000 }])
 })
-
-async function momentAfterAll(server: PostgresServer): Promise<string> {
-  const [row] = await server.query<{ at: string }>(
-    `select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at`,
-  )
-  return row?.at ?? ''
-}
