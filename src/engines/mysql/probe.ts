@@ -47,13 +47,20 @@ export async function probeMysql(
   const variables = await readVariables(session, names, signal)
   const account = (await session.one('SELECT CURRENT_USER()', { signal }))?.[0] ?? ''
   const context = { session, flavor, use, signal, variables, account }
+  // What a target must allow depends on what is made there: see the check of a schema.
+  if (use === 'migrate-to') return checkVersion(context)
   return [
     ...checkVersion(context),
-    ...(use === 'backup' ? [] : checkLog(context)),
+    ...(isProtection(use) ? checkLog(context) : []),
     ...(await checkRights(context)),
     ...(await checkTables(context)),
     ...(use === 'protect-strict' ? await checkSemiSync(context) : []),
   ]
+}
+
+/** Whether the log is read on and on. */
+function isProtection(use: Use): boolean {
+  return use === 'protect' || use === 'protect-strict'
 }
 
 function checkVersion({ flavor }: Context): Finding[] {
@@ -179,7 +186,7 @@ function neededRights(flavor: Flavor, use: Use): readonly (readonly string[])[] 
     family === 'mariadb'
       ? [['BINLOG MONITOR', 'REPLICATION CLIENT', 'SUPER']]
       : [['REPLICATION CLIENT', 'SUPER']]
-  const replica = use === 'backup' ? [] : [['REPLICATION SLAVE']]
+  const replica = isProtection(use) ? [['REPLICATION SLAVE']] : []
   const lock = family === 'mysql' && number >= 80_000 ? [['BACKUP_ADMIN']] : []
   return [...base, ...client, ...replica, ...lock].map((list) => [...list, ...all.slice(0, 1)])
 }
@@ -227,7 +234,7 @@ async function checkTables({ session, signal }: Context): Promise<Finding[]> {
     .map(([engine, count, size]) => ({
       severity: 'warns' as const,
       code: 'tables-without-transactions',
-      said: `${count} tables of ${engine} with ${size} bytes are locked against writes while a base copies them`,
+      said: `${count} tables of ${engine} with ${size} bytes are locked against writes while they are copied`,
       mend: 'ALTER TABLE ... ENGINE = InnoDB',
     }))
 }
