@@ -77,7 +77,10 @@ test('other threads write blobs to their places themselves, and tell what could 
   const repository = await initRepository(storage, 'secret', { signal, passwordCost })
   const blocks = someBlocks(64)
   const [zeroed = '', spoilt = ''] = blocks.keys()
-  blocks.get(zeroed)?.fill(0, 0, 8192).fill(0, blockBytes - 5000)
+  blocks
+    .get(zeroed)
+    ?.fill(0, 0, 8192)
+    .fill(0, blockBytes - 5000)
   const ids: string[] = []
   await using saver = await repository.openSaver({ signal, workers: 1 })
   const writer = saver.writeBlocks()
