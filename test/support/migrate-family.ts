@@ -93,6 +93,26 @@ export function migrateFamilyTests(start: StartServer): void {
     assert.deepEqual(await target.query("show databases like 'redoubt'"), [])
   })
 
+  test('rows are not copied below triggers that would change them', async () => {
+    using scratch = new Scratch('migrate')
+    await using source = await start()
+    await using target = await start()
+    await source.query(
+      "create database d; use d; create table t (a int primary key, b varchar(20)); insert into t values (1, 'as it is')",
+    )
+    const trigger = "create trigger `t 1` before insert on t for each row set new.b = 'changed'"
+    await source.query(trigger, [], 'd')
+    const ends = ['--from', source.url, '--to', target.url]
+    const state = (name: string) => ['--state', scratch.join(name)]
+    migratedOf(await runMigrate([...ends, '--phases', 'schema', ...state('one')]))
+    const refused = await runMigrate([...ends, '--phases', 'copy', ...state('two')])
+    assert.equal(refused.code, 5, refused.out)
+    assert.match(refused.out, /DROP TRIGGER `d`\.`t 1`/)
+    await target.query('drop trigger d.`t 1`')
+    migratedOf(await runMigrate([...ends, '--phases', 'copy', ...state('two')]))
+    assert.deepEqual(await target.query('select b from d.t'), [{ b: 'as it is' }])
+  })
+
   test('what is chosen is carried under other names', async () => {
     using scratch = new Scratch('migrate')
     await using source = await start()

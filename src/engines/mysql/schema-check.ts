@@ -64,7 +64,34 @@ export async function checkMysqlSchema(
   }
   findings.push(...(await checkServer(session, schema, signal)))
   findings.push(...(await checkTables(session, ability, schema, options)))
+  if (options.phases.includes('copy'))
+    findings.push(...(await checkTriggers(session, schema, signal)))
   return findings
+}
+
+/** Triggers of tables that are there already would fire for rows that come: the server has no way to silence them. */
+async function checkTriggers(
+  session: Session,
+  schema: Schema,
+  signal: AbortSignal,
+): Promise<Finding[]> {
+  const wanted = new Set(schema.tables.map((table) => table.target.join('\n').toLowerCase()))
+  const triggers = await session.texts(
+    `SELECT EVENT_OBJECT_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME FROM information_schema.TRIGGERS
+     WHERE EVENT_MANIPULATION = 'INSERT' ORDER BY 1, 2, 3`,
+    { signal },
+  )
+  return triggers.flatMap(([database = '', table = '', name = '']): Finding[] => {
+    if (!wanted.has(`${database}\n${table}`.toLowerCase())) return []
+    return [
+      {
+        severity: 'blocks',
+        code: 'target-trigger',
+        said: `the trigger ${name} of ${database}.${table} on the target would change the rows that come`,
+        mend: `DROP TRIGGER ${quoteNames(database ?? '', name ?? '')}; -- and make it again after the copy`,
+      },
+    ]
+  })
 }
 
 function isOther(schema: Schema, flavor: Flavor): boolean {
