@@ -22,7 +22,7 @@ type New<T> = Omit<T, 'recordedMs'>
 
 /** Append-only signed records. Everything that was recorded is durable when the call returns. */
 export interface Catalog {
-  /** Records a source; the same facts once more are passed over. */
+  /** Records a source; the same facts once more under the same key are passed over. */
   addSource(record: New<SourceRecord>, options: Options): Promise<void>
   addBase(record: New<BaseRecord>, options: Options): Promise<void>
   addGap(record: New<GapRecord>, options: Options): Promise<void>
@@ -62,10 +62,11 @@ export class SignedCatalog implements Catalog {
 
   async addSource(record: New<SourceRecord>, options: Options): Promise<void> {
     if (this.#readable) {
-      const known = await this.#records.list('sources', record.name, options)
-      const last = known.at(-1)
-      const { recordedMs: _, ...before } = last ? decodeSource(last) : { recordedMs: 0 }
-      if (last && JSON.stringify(sorted(before)) === JSON.stringify(sorted(record))) return
+      const last = (await this.#records.entries('sources', record.name, options)).at(-1)
+      const { recordedMs: _, ...before } = last ? decodeSource(last.fields) : { recordedMs: 0 }
+      const isSame = JSON.stringify(sorted(before)) === JSON.stringify(sorted(record))
+      // An archiver may be struck off, and its records with it.
+      if (last?.scope.kind === 'root' && isSame) return
     }
     await this.#add('sources', record.name, record, options)
   }

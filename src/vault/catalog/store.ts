@@ -59,21 +59,26 @@ export class RecordStore {
 
   /** The records of a kind and a source, in the order of recording; all sources when it is undefined. */
   async list(kind: Kind, source: string | undefined, options: Options): Promise<Fields[]> {
+    return (await this.entries(kind, source, options)).map(({ fields }) => fields)
+  }
+
+  /** The same, with who signed them. */
+  async entries(kind: Kind, source: string | undefined, options: Options): Promise<Entry[]> {
     this.#readingOrRefuse()
     const { loose, bundles } = await this.#keys(kind, source, options)
-    const entries = new Map<string, Fields>()
+    const entries = new Map<string, Entry>()
     for (const key of bundles) {
       for (const entry of await this.#readBundle(key, kind, options)) {
-        entries.set(entry.key, entry.fields)
+        entries.set(entry.key, entry)
       }
     }
     const rest = loose.filter((key) => !entries.has(key))
     await eachLimit(rest, readsAtOnce, options.signal, async (key, signal) => {
-      entries.set(key, (await this.#readLoose(key, kind, { signal })).fields)
+      entries.set(key, await this.#readLoose(key, kind, { signal }))
     })
     return [...entries]
       .toSorted(([a], [b]) => (nameOf(a) < nameOf(b) ? -1 : 1))
-      .map(([, fields]) => fields)
+      .map(([, entry]) => entry)
   }
 
   /** Keys of what cannot be believed or read, with why: everything is looked at. */
