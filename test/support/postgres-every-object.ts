@@ -55,7 +55,7 @@ create table shop.line (order_id bigint, order_at date, i int, exclude using gis
 insert into shop.line select id, at, id from shop.orders where id < 20;
 alter table shop.line add constraint late check (i > 0) not valid;
 alter table shop.line add constraint latefk foreign key (i) references shop.serial not valid;
-create table shop.parent (a int, b int default 4, check (a > 0)); create table shop.child (c int, a int) inherits (shop.parent); alter table shop.child alter b set default 5;
+create table shop.parent (a int, b int default 4, check (a > 0)); create table shop.child (c int, a int) inherits (shop.parent); alter table shop.child alter b set default 5; alter table shop.child alter b set not null;
 insert into shop.parent values (1, 2); insert into shop.child values (1, 2, 3);
 create statistics shop.stat (dependencies) on a, b from shop.parent; alter statistics shop.stat set statistics 50;
 create view shop.v1 with (security_barrier = true) as select id, name from shop.customer where age > 1 with local check option;

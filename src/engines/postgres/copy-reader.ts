@@ -183,8 +183,13 @@ function copyOut(table: TableShape, chunk: Chunk, encoding: Encoding): string {
   }
   const columns = writtenColumns(table).map(quoteName).join(', ')
   const condition = rangeCondition(parseRange(chunk.range))
-  const where = condition === undefined ? '' : ` where ${condition}`
-  return `copy (select ${columns} from only ${quotePath(table.name)}${where}) to stdout (format ${format})`
+  const name = quotePath(table.name)
+  // A table by itself goes past the executor; what inherits from it is no part of it here either.
+  const rows =
+    condition === undefined
+      ? `${name}${columns === '' ? '' : ` (${columns})`}`
+      : `(select ${columns} from only ${name} where ${condition})`
+  return `copy ${rows} to stdout (format ${format})`
 }
 
 // Bytes as they are stored: the target converts them where its encoding is another one.

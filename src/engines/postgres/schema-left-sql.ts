@@ -47,4 +47,12 @@ export const leftSql = `
     where c.reltablespace <> 0 and ${userSchema('n.nspname')}
     union all
     select 'composite type of table', c.oid::regclass::text from pg_class c where c.reloftype <> 0
+    union all
+    select 'rows of the configuration of extension', e.extname from pg_extension e where e.extconfig is not null
+    union all
+    select 'setting of the database', coalesce(r.rolname || ': ', '') || split_part(s, '=', 1) from pg_db_role_setting x
+    cross join unnest(x.setconfig) s left join pg_roles r on r.oid = x.setrole
+    where x.setdatabase = (select oid from pg_database where datname = current_database())
+    union all
+    select 'security label', x.label from pg_seclabel x
   ) x group by kind order by kind`

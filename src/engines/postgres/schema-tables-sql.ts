@@ -23,10 +23,10 @@ const identityOptions = `
 
 // From 18 on a NOT NULL has a name, which is told where it is not the server's own.
 const notNull = `
-  case when a.attnotnull then coalesce((select
+  case when a.attnotnull then coalesce((select case when not k.convalidated then '' else
       case when k.conname <> left(c.relname || '_' || a.attname || '_not_null', 63) then format(' constraint %I not null', k.conname) else ' not null' end ||
-      case when k.connoinherit then ' no inherit' else '' end
-    from pg_constraint k where k.conrelid = c.oid and k.contype = 'n' and k.conkey = array[a.attnum] and k.convalidated), ' not null') else '' end`
+      case when k.connoinherit then ' no inherit' else '' end end
+    from pg_constraint k where k.conrelid = c.oid and k.contype = 'n' and k.conkey = array[a.attnum]), ' not null') else '' end`
 
 // A table that inherits has only the columns of its own; a partition is made as a table and attached, so that its columns
 // keep their order.
@@ -57,7 +57,11 @@ const settings = `
      (case when (j.j ->> 'attstattarget')::int >= 0 then f.prefix || 'set statistics ' || (j.j ->> 'attstattarget') end),
      (case when a.attoptions is not null then f.prefix || format('set (%s)', array_to_string(a.attoptions, ', ')) end),
      (case when not a.attislocal and not c.relispartition and a.attgenerated = '' and d.adbin is not null
-       then f.prefix || 'set default ' || pg_get_expr(d.adbin, d.adrelid) end)) v(x)
+       then f.prefix || 'set default ' || pg_get_expr(d.adbin, d.adrelid) end),
+     (case when a.attnotnull and not a.attislocal and not c.relispartition then coalesce(
+         (select format('alter table only %s add constraint %I not null %I', ${fullName}, k.conname, a.attname) from pg_constraint k
+           where k.conrelid = c.oid and k.contype = 'n' and k.conislocal and k.convalidated and k.conkey = array[a.attnum]),
+         case when current_setting('server_version_num')::int < 180000 then f.prefix || 'set not null' end) end)) v(x)
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and x is not null)`
 
 // `fillfactor=70` and the like; a value may be anything that a setting may hold.
@@ -168,7 +172,8 @@ const keys = (relkind: string, stage: 'table' | 'end') =>
   ${constraintFrom} where k.contype in ('p', 'u', 'x') and c.relkind = '${relkind}' and ${ownTable}
   order by k.contype <> 'p', k.oid`
 
-const looseChecks = `${constraintColumns('end', 'constraint', list(addConstraint))}
+// Down to the tables that inherit, which must have it too.
+const looseChecks = `${constraintColumns('end', 'constraint', list(`format('alter table %s add constraint %I %s', ${fullName}, k.conname, pg_get_constraintdef(k.oid))`))}
   ${constraintFrom} where k.contype in ('c', 'n') and not k.convalidated and k.conislocal and ${ownTable} order by k.oid`
 
 // Made without a look at the rows and then looked at: the second half locks out nobody. A partitioned table cannot do that

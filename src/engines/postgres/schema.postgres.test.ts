@@ -194,3 +194,37 @@ test('values of sequences are those of the second reading', async () => {
   const [row] = await b.query('insert into t default values returning id, s')
   assert.deepEqual(row, { id: 3, s: 3 })
 })
+
+test('what PostgreSQL 18 alone has comes over: both sides read alike', async () => {
+  await using a = await startPostgres({ version: '18' })
+  await using b = await startPostgres({ version: '18' })
+  await a.query(everyObject)
+  await a.query(`
+    create table modern (id int4range, at daterange, a int constraint named not null, b int not null no inherit,
+      twice int generated always as (a * 2) virtual, kept int generated always as (a + 1), primary key (id, at without overlaps), constraint loose check (a > 0) not enforced);
+    create table refers (id int4range, at daterange, a int references shop.serial not enforced, foreign key (id, period at) references modern (id, period at));
+    alter table refers add constraint later not null a not valid;
+    create table kid () inherits (modern); create table strict (constraint s not null b, c int) inherits (modern);
+    create collation builtin_c (provider = builtin, locale = 'C.UTF-8');
+    create publication gen for table modern with (publish_generated_columns = stored);
+    insert into modern values ('[1,2)', '[2024-01-01,2025-01-01)', 1, 2)`)
+  const [source, target] = [await openEndpoint(a.url), await openEndpoint(b.url)]
+  const selection = { ...everything, accounts: true }
+  const schema = await source.schema.readSchema(selection, { signal })
+  const phases = ['schema', 'copy'] as const
+  assert.deepEqual(await target.schema.checkSchema(schema, { phases, signal }), [])
+  await migrateAll(source, target, selection)
+  const texts = async (of: typeof source) =>
+    (await of.schema.readSchema(selection, { signal })).objects.map((one) => [
+      one.id,
+      one.statements,
+    ])
+  assert.deepEqual(
+    new Map((await texts(target)) as [string, string[]][]),
+    new Map((await texts(source)) as [string, string[]][]),
+  )
+  assert.deepEqual(await b.query('select * from modern'), await a.query('select * from modern'))
+  const notNulls = `select conrelid::regclass::text, conname, convalidated, conislocal, coninhcount, connoinherit from pg_constraint
+    where contype = 'n' and conrelid >= 16384 order by 1, 2`
+  assert.deepEqual(await b.query(notNulls), await a.query(notNulls))
+})
