@@ -44,13 +44,19 @@ export type Source = {
 const changedNumbers = new Set([1146, 1054, 1412, 1105, 1932])
 const sessionsMax = 64
 
+export type LogicalOptions = BaseOptions & {
+  readonly chunkBytes?: number | undefined
+  /** Let no table be kept from schema changes until it is copied. */
+  readonly pinless?: boolean | undefined
+}
+
 type Job = { readonly table: Table; readonly chunk: Chunk }
 
 /** Takes a logical base: all rows as of one place in the binary log, and the statements that make the rest. */
 export async function takeLogicalBase(
   source: Source,
   sink: BaseSink,
-  options: BaseOptions & { readonly chunkBytes?: number | undefined },
+  options: LogicalOptions,
 ): Promise<BaseFacts> {
   const { signal, progress, log } = options
   const startedUs = BigInt(systemTime.now()) * 1000n
@@ -59,6 +65,7 @@ export async function takeLogicalBase(
     parallel,
     signal,
     log,
+    pins: !options.pinless,
   })
   const { end, catalog } = snapshot
   const stamp = end && (await readStamp(source.endpoint, source.flavor, end.name, signal))
@@ -127,18 +134,15 @@ class Copy {
   readonly #source: Source
   readonly #snapshot: Snapshot
   readonly #sink: BaseSink
-  readonly #options: BaseOptions & { readonly chunkBytes?: number | undefined }
+  readonly #options: LogicalOptions
   readonly #ready: Job[] = []
   readonly #open = new Map<Table, number>()
   readonly #startMs = systemTime.monotonicMs()
   #tables: Table[] = []
+  /** Those that were kept as they are and are not copied yet. */
+  #pinned = new Set<Table>()
 
-  constructor(
-    source: Source,
-    snapshot: Snapshot,
-    sink: BaseSink,
-    options: BaseOptions & { readonly chunkBytes?: number | undefined },
-  ) {
+  constructor(source: Source, snapshot: Snapshot, sink: BaseSink, options: LogicalOptions) {
     this.#source = source
     this.#snapshot = snapshot
     this.#sink = sink
@@ -149,10 +153,12 @@ class Copy {
     const { catalog, sessions, frozen } = this.#snapshot
     const tables = catalog.tables.filter(hasRows)
     await this.#makeFolders(catalog)
-    // The largest first: no session is left alone with it at the end.
-    this.#tables = tables
-      .filter((table) => isTransactional(table.engine))
+    // What is kept as it is comes first; then the largest: no session is left alone with it at the end.
+    this.#pinned = new Set(this.#snapshot.pinned.tables)
+    const others = tables
+      .filter((table) => isTransactional(table.engine) && !this.#pinned.has(table))
       .sort((a, b) => b.sizeBytes - a.sizeBytes)
+    this.#tables = [...this.#pinned, ...others]
     const solid = tables.filter((table) => !isTransactional(table.engine))
     await using control = await Session.open(this.#source.endpoint, this.#options)
     const wait = `SET SESSION lock_wait_timeout = ${tableWaitSeconds}`
@@ -196,13 +202,19 @@ class Copy {
 
   async #work(reader: RowReader, control: Session, signal: AbortSignal): Promise<void> {
     const { session } = reader
+    let pinned = true
     for (;;) {
       const job = this.#ready.shift() ?? (await this.#plan(session, signal))
       if (!job) return this.#letGo(session, signal)
+      // When there is no more to begin of what is pinned, the others hold what they copy of it.
+      if (pinned && !this.#pinned.has(job.table)) await this.#letGo(session, signal)
       await this.#copy(reader, job, signal)
+      pinned &&= this.#keeps(job.table)
+      if (!pinned) await this.#letGo(session, signal)
       const left = (this.#open.get(job.table) ?? 1) - 1
       this.#open.set(job.table, left)
       if (left === 0) {
+        this.#pinned.delete(job.table)
         await this.#checkUnchanged(control, job.table, signal)
       }
     }
@@ -223,7 +235,6 @@ class Copy {
   }
 
   async #copy(reader: RowReader, job: Job, signal: AbortSignal): Promise<void> {
-    const { session } = reader
     const { table, chunk } = job
     const path = chunkPath(table, chunk.index)
     this.#options.progress.current = `${table.database}.${table.name}`
@@ -237,12 +248,14 @@ class Copy {
       this.files.set(table, list)
       this.doneRows += counted.rows
     })
-    // A waiting ALTER goes on.
-    const pinned = systemTime.monotonicMs() < this.#snapshot.pinnedUntilMs
-    if (isTransactional(table.engine) && !pinned) await this.#letGo(session, signal)
   }
 
-  /** Gives up the session's locks on the definitions of tables; its view of the data stays. */
+  /** Whether what is pinned beside this table stays so for a little longer. */
+  #keeps(table: Table): boolean {
+    return this.#pinned.has(table) && systemTime.monotonicMs() < this.#snapshot.pinned.untilMs
+  }
+
+  /** Gives up the session's locks on the definitions of tables, so that a waiting ALTER goes on; its view of the data stays. */
   async #letGo(session: Session, signal: AbortSignal): Promise<void> {
     await session.query('ROLLBACK TO SAVEPOINT redoubt', { signal })
   }

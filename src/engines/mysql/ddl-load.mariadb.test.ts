@@ -1,5 +1,6 @@
 import { startMariadb } from '../../../test/support/servers/mariadb.ts'
-import { ddlLoadTests, lockedTableTests } from './ddl-load.suite.ts'
+import { ddlLoadTests, lockedTableTests, stagingTests } from './ddl-load.suite.ts'
 
 ddlLoadTests(startMariadb, true)
+stagingTests(startMariadb)
 lockedTableTests(startMariadb)

@@ -52,6 +52,25 @@ export function ddlLoadTests(start: StartServer, always: boolean): void {
   })
 }
 
+/** A table that is emptied and filled without a pause, in a database that is too large to be kept as it is. */
+export function stagingTests(start: StartServer): void {
+  test('bases of a large database are taken while one of its tables is emptied over and over', async () => {
+    await using server = await start()
+    const many = Array.from({ length: 300 }, (_, n) => `create table t${n} (id int primary key)`)
+    await server.query(`create database d; use d; create table z_staging (v text); ${many.join(';')}`)
+    const stop = new AbortController()
+    const load = repeat(server, stop.signal, (i) =>
+      i % 3 === 0 ? 'truncate d.z_staging' : `insert into d.z_staging values ('${i}')`,
+    )
+    try {
+      for (let round = 0; round < 2; round++) assert.equal(await tryBase(server), 'taken')
+    } finally {
+      stop.abort()
+      await load
+    }
+  })
+}
+
 /** Where a base waits for a lock of its own, not for the table. */
 export function lockedTableTests(start: StartServer): void {
   test('a table that somebody keeps locked holds a base up, not everybody else', async () => {

@@ -1,30 +1,61 @@
 import { Fault, isFault } from '#base/faults'
-import { type Catalog, hasRows, isTransactional, systemDatabases } from './catalog.ts'
+import { type Catalog, hasRows, isTransactional, systemDatabases, type Table } from './catalog.ts'
 import { serverErrorNumber } from './protocol/server-error.ts'
 import type { Session } from './protocol/session.ts'
 import { quoteNames, quotePlain } from './sql.ts'
 
-/** How long a small database is kept from schema changes while it is copied: they, and who waits behind them, wait. */
+/** How long tables are kept from schema changes while they are copied: those, and who waits behind them, wait. */
 export const pinnedMaxMs = 2_000
-const smallTablesMax = 256
-/** What can be copied in that time. */
-const smallBytesMax = 64 * 1024 * 1024
-const togetherMax = 32
-const noSuchTable = 1146
+/** What can be pinned within a blocked commit, and copied in that time. */
+const pinnedTablesMax = 256
+const pinnedBytesMax = 64 * 1024 * 1024
+const newestMax = 4096
 /** Any other engine may have to ask elsewhere to open a table. */
 const engines = ['InnoDB', 'RocksDB', 'TokuDB']
+const togetherMax = 32
+const noSuchTable = 1146
 
 export type TableName = { readonly database: string; readonly name: string }
 
-/** Whether all tables can be copied within the time of a pin, and pinned within that of a blocked commit. */
-export function isSmall(catalog: Catalog): boolean {
-  const sizeBytes = catalog.tables.reduce((sum, table) => sum + table.sizeBytes, 0)
-  return catalog.tables.length <= smallTablesMax && sizeBytes <= smallBytesMax
+/** Higher for what was made, altered or emptied later; by the names that are the same in a file system. */
+export type Ages = ReadonlyMap<string, number>
+
+/** The tables that were made, altered or emptied last; empty where this user may not ask. */
+export async function readNewest(session: Session, signal: AbortSignal): Promise<Ages> {
+  try {
+    const rows = await session.texts(
+      `SELECT NAME, TABLE_ID FROM information_schema.INNODB_SYS_TABLES ORDER BY TABLE_ID DESC LIMIT ${newestMax}`,
+      { signal },
+    )
+    const ages = new Map<string, number>()
+    for (const [name, id] of rows) {
+      // Of a partitioned table each partition has a number, and the newest comes first.
+      const table = (name ?? '').replace(/#p#.*$/i, '')
+      if (!ages.has(table)) ages.set(table, Number(id))
+    }
+    return ages
+  } catch (error) {
+    if (!isFault(error, 'denied', 'engine')) throw error
+    return new Map()
+  }
 }
 
-/** The tables of which InnoDB has rows, as far as nobody is changing them at this moment. */
-export function pinnable(catalog: Catalog): TableName[] {
-  return catalog.tables.filter((table) => hasRows(table) && isTransactional(table.engine))
+/**
+ * The tables that a base copies first and keeps as they are until then: all of a small database; of a large one what was
+ * changed last and will be so again, as a table is that is emptied and filled over and over.
+ */
+export function choosePinned(catalog: Catalog, ages: Ages): Table[] {
+  const ageOf = ({ database, name }: Table) => ages.get(`${database}/${name}`) ?? 0
+  const chosen: Table[] = []
+  let leftBytes = pinnedBytesMax
+  const tables = catalog.tables.filter((one) => hasRows(one) && isTransactional(one.engine))
+  for (const table of tables.toSorted((a, b) => ageOf(b) - ageOf(a) || a.sizeBytes - b.sizeBytes)) {
+    if (chosen.length >= pinnedTablesMax) break
+    if (table.sizeBytes > leftBytes) continue
+    leftBytes -= table.sizeBytes
+    chosen.push(table)
+  }
+  return chosen
 }
 
 /** All tables by name alone: of one that somebody holds, the server tells no more. */

@@ -2,10 +2,17 @@ import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import { retry } from '#base/retry'
 import { systemTime } from '#base/time'
-import { isTransactional, hasRows, readCatalog, type Catalog, type Wanted } from './catalog.ts'
+import {
+  isTransactional,
+  hasRows,
+  readCatalog,
+  type Catalog,
+  type Table,
+  type Wanted,
+} from './catalog.ts'
 import type { Flavor } from './flavor.ts'
 import { type PartitionIds, readPartitions } from './partitions.ts'
-import { isSmall, pin, pinListed, pinnable, pinnedMaxMs, readTableNames } from './pins.ts'
+import { choosePinned, pin, pinListed, pinnedMaxMs, readNewest, readTableNames } from './pins.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { readGtids, readLogEnd } from './server.ts'
@@ -34,8 +41,8 @@ export type Snapshot = AsyncDisposable & {
   /** How long commits were held up. */
   readonly blockedMs: number
   readonly sessions: readonly Session[]
-  /** Until when (of the monotonic clock) the sessions keep all tables as they are; 0 when they do not. */
-  readonly pinnedUntilMs: number
+  /** What the sessions keep as it is until they go back to their savepoint, which they should do by the time given. */
+  readonly pinned: Pinned
   /** A session that keeps the tables without transactions from changing until it is released. */
   readonly frozen: Session | undefined
   /** Throws when the session that keeps schema changes away was lost meanwhile. */
@@ -44,17 +51,23 @@ export type Snapshot = AsyncDisposable & {
   release(): Promise<void>
 }
 
+/** Tables, and a time of the monotonic clock. */
+type Pinned = { readonly tables: readonly Table[]; readonly untilMs: number }
+
+const nothingPinned: Pinned = { tables: [], untilMs: 0 }
+
 type Context = {
   readonly endpoint: Endpoint
   readonly flavor: Flavor
   readonly signal: AbortSignal
   readonly log: Log
   readonly wants: Wanted | undefined
+  readonly pins: boolean
 }
 
 /** What an attempt that worked brings. */
 type Attempt = Moment &
-  Pick<Snapshot, 'catalog' | 'partitions' | 'pinnedUntilMs'> & { readonly frozen: boolean }
+  Pick<Snapshot, 'catalog' | 'partitions' | 'pinned'> & { readonly frozen: boolean }
 
 type Moment = Pick<Snapshot, 'end' | 'gtids' | 'timeUs' | 'blockedMs'>
 
@@ -68,6 +81,8 @@ export async function openSnapshot(
     readonly log: Log
     /** What of it is meant; all without it. */
     readonly wants?: Wanted | undefined
+    /** Keep tables as they are that may be copied at once. */
+    readonly pins?: boolean | undefined
   },
 ): Promise<Snapshot> {
   const { signal, log } = options
@@ -80,7 +95,8 @@ export async function openSnapshot(
     await prepareReader(session, flavor, signal)
     sessions.push(session)
   }
-  const context = { endpoint, flavor, signal, log, wants: options.wants }
+  const { wants, pins = false } = options
+  const context = { endpoint, flavor, signal, log, wants, pins }
   const freezer = await open()
   for (const session of [guard, freezer]) {
     // They hold their locks while they say nothing, maybe for hours.
@@ -188,6 +204,7 @@ async function byStages(
   const stage = (name: string) => guard.query(`BACKUP STAGE ${name}`, { signal })
   await using reader = await openCatalogReader(endpoint, 0, signal)
   const names = await readTableNames(reader, signal)
+  const ages = await readNewest(reader, signal)
   await stage('START')
   await stage('FLUSH')
   await stage('BLOCK_DDL')
@@ -197,19 +214,18 @@ async function byStages(
   await pinListed(reader, names, signal)
   const catalog = await readCatalog(reader, flavor, signal, context.wants)
   const partitions = await readPartitions(reader, flavor, signal)
-  const small = isSmall(catalog)
+  const chosen = context.pins ? choosePinned(catalog, ages) : []
   const startMs = systemTime.monotonicMs()
   await stage('BLOCK_COMMIT')
   const frozen = await freeze(freezer, catalog, signal)
   await begin(sessions, signal)
   const moment = await readMoment(context, reader, startMs)
-  const pinned = small ? pinnable(catalog) : []
-  await Promise.all(sessions.map((session) => pin(session, pinned, signal)))
+  await Promise.all(sessions.map((session) => pin(session, chosen, signal)))
   await stage('END')
   const blockedMs = systemTime.monotonicMs() - startMs
   for (const session of sessions) await checkAgreement(session, moment, signal)
-  const pinnedUntilMs = small ? startMs + pinnedMaxMs : 0
-  return { ...moment, blockedMs, catalog, partitions, frozen, pinnedUntilMs }
+  const pinned = { tables: chosen, untilMs: startMs + pinnedMaxMs }
+  return { ...moment, blockedMs, catalog, partitions, frozen, pinned }
 }
 
 /**
@@ -262,7 +278,7 @@ async function byInstanceLock(
   const partitions = await readPartitions(reader, flavor, signal)
   if (mayLock && flavor.performanceLogStatus && unsafe(catalog).length === 0) {
     const moment = await byLogStatus(context, reader, sessions)
-    if (moment) return { ...moment, catalog, partitions, frozen: false, pinnedUntilMs: 0 }
+    if (moment) return { ...moment, catalog, partitions, frozen: false, pinned: nothingPinned }
   }
   const startMs = systemTime.monotonicMs()
   await guard.query('FLUSH TABLES WITH READ LOCK', { signal })
@@ -270,7 +286,7 @@ async function byInstanceLock(
   await begin(sessions, signal)
   const moment = await readMoment(context, reader, startMs)
   await guard.query('UNLOCK TABLES', { signal })
-  return { ...moment, catalog, partitions, frozen, pinnedUntilMs: 0 }
+  return { ...moment, catalog, partitions, frozen, pinned: nothingPinned }
 }
 
 async function lockInstance(guard: Session, signal: AbortSignal): Promise<boolean> {
