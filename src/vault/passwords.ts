@@ -210,9 +210,12 @@ export class OpenKeys implements VaultKeys {
     const list = (keys: typeof archivers) =>
       keys.map(({ id, name }) => `${name} (${id})`).join(', ')
     if (!archiver) {
-      // Struck off already, and broken off before all that it wrote was removed.
-      const removed = keyIdPattern.test(idOrName) ? await this.#clearUp(idOrName, signal) : 0
-      if (removed > 0) return removed
+      // Struck off already, and broken off before all that it wrote was removed; or its enrolment is damaged.
+      if (keyIdPattern.test(idOrName)) {
+        const wasThere = await strikeKey(this.#storage, idOrName, { signal })
+        const removed = await this.#clearUp(idOrName, signal)
+        if (wasThere || removed > 0) return removed
+      }
       throw new Fault('missing', `${doing}: there is none`, {
         hint: archivers.length > 0 ? `The archivers are: ${list(archivers)}.` : undefined,
       })

@@ -75,9 +75,11 @@ export async function enrolKey(
   return id
 }
 
-/** Strikes a key off: nothing that it signed is believed any more. */
-export async function strikeKey(storage: Storage, id: string, options: Options): Promise<void> {
+/** Strikes a key off: nothing that it signed is believed any more. False when no enrolment of it was there. */
+export async function strikeKey(storage: Storage, id: string, options: Options): Promise<boolean> {
+  const wasThere = (await storage.stat(keyOf(id), options)) !== undefined
   await storage.delete(keyOf(id), options)
+  return wasThere
 }
 
 /**

@@ -338,6 +338,9 @@ test('a damaged enrolment takes the trust from its archiver alone: the vault ope
     findings.map(({ severity, object }) => [severity, object]),
     [['damaged', key]],
   )
+  // The way out: it is struck off by the id that its name tells.
+  await opened.keys.strike(archiver?.id ?? '', { signal })
+  assert.deepEqual(await opened.check({ signal, readData: false }), [])
 })
 
 async function assertNoticed(storage: MemStorage, key: string, bytes: Buffer): Promise<void> {

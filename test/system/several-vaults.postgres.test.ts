@@ -16,7 +16,10 @@ type Snapshot = {
   readonly original?: string
   readonly tags: readonly string[]
 }
-type Report = { readonly bases: readonly { readonly name: string }[]; readonly gaps: unknown[] }
+type Report = {
+  readonly bases: readonly { readonly name: string }[]
+  readonly gaps: readonly { readonly said: string }[]
+}
 type KeyEntry = { readonly kind: string; readonly name: string; readonly id?: string }
 
 describe('several vaults, and hosts that only archive', { concurrency: false }, () => {
@@ -38,8 +41,8 @@ describe('several vaults, and hosts that only archive', { concurrency: false }, 
     done(await runCommand(['vault', 'init', '--vault', vault], env))
     return vault
   }
-  const rowsOf = async (vault: string): Promise<number> => {
-    const to = server.makeFolder(`restored-${vault.split('/').at(-1)}`)
+  const rowsOf = async (vault: string, name = vault.split('/').at(-1)): Promise<number> => {
+    const to = server.makeFolder(`restored-${name}`)
     const args = ['--vault', vault, '--to', to, '--start', '--server-bin', server.bin]
     const { result } = done(await runCommand(['restore', ...args], env)) as {
       result: { url: string }
@@ -100,7 +103,8 @@ describe('several vaults, and hosts that only archive', { concurrency: false }, 
     const keys = done(await runCommand([...key, '--source', 'shop'], env)) as KeyEntry[]
     const { id = '' } = keys.find(({ kind, name }) => kind === 'archiver' && name === 'db7') ?? {}
     assert.equal(statSync(file).mode & 0o777, 0o600)
-    refused(await runCommand([...key, '--source', 'shop'], env), 'no second file', 1, /EEXIST/)
+    const again = await runCommand([...key, '--source', 'shop'], env)
+    refused(again, 'no second file', 1, /db7\.key: there is one already/)
     const bare = { REDOUBT_DATA: scratch.join('host') }
     const archiver = ['--source', server.url, '--vault', vault, '--archiver-file', file]
     {
@@ -123,6 +127,17 @@ describe('several vaults, and hosts that only archive', { concurrency: false }, 
     done(await runCommand(['vault', 'key', 'strike', 'db7', '--vault', vault], env))
     const struck = await runCommand(['protect', ...archiver, '--name', 'shop'], bare)
     refused(struck, 'struck off', 5, new RegExp(id.slice(0, 8)))
+    // What it wrote is gone, and stands in nobody's way: a host with the password goes on, with a base of its own.
+    const [report] = done(await runCommand(['window', '--vault', vault], env)) as Report[]
+    assert.match(report?.gaps.at(-1)?.said ?? '', /was struck off/)
+    {
+      const host = new Redoubt({ ...env, REDOUBT_DATA: scratch.join('another') }, signal)
+      await using protection = host.protect([...archiver.slice(0, 4), '--name', 'shop'])
+      await protection.until(({ lastBase }) => lastBase !== undefined, { signal })
+      const at = await insert(50)
+      await protection.until((news) => caughtUp(news, at), { signal })
+    }
+    assert.equal(await rowsOf(vault, 'again'), 1800)
   })
 })
 
