@@ -3,9 +3,13 @@ import path from 'node:path'
 import { silentLog } from '#base/log'
 import type { Commit, LogBlock } from '#change'
 import type { Storage } from '#storage'
+import type { LogSpan } from '#vault'
 import { createIdentity } from '../../src/vault/archive/age/keys.ts'
 import type { Holder } from '../../src/vault/archive/holder.ts'
 import type { Reading, Sealing } from '../../src/vault/archive/object.ts'
+import { readIndex } from '../../src/vault/archive/log-index.ts'
+import { openReader } from '../../src/vault/archive/reader.ts'
+import { readSpans } from '../../src/vault/archive/spans.ts'
 import type { WriterOptions } from '../../src/vault/archive/writer.ts'
 import { createSigner, Keyring, publicText } from '../../src/vault/signing.ts'
 import { ManualTime } from './manual-time.ts'
@@ -140,4 +144,22 @@ export async function collect(pieces: AsyncIterable<Buffer> | undefined): Promis
   const all: Buffer[] = []
   for await (const piece of pieces ?? []) all.push(piece)
   return Buffer.concat(all)
+}
+
+const { signal } = new AbortController()
+
+/** The whole archive from one byte of its first history on, segment after segment. */
+export async function readBack(keys: VaultKeys, storage: Storage, from = 0): Promise<Buffer> {
+  const reader = await openReader({ storage, source, reading: keys.reading, signal })
+  const all: Buffer[] = []
+  const first = { history: 'h1', at: position(from) }
+  for await (const { segment, history } of reader.segments(first, { signal })) {
+    all.push(await collect(await reader.read(segment, { signal, history })))
+  }
+  return Buffer.concat(all)
+}
+
+export async function spansOf(keys: VaultKeys, storage: Storage): Promise<LogSpan[]> {
+  const index = await readIndex(storage, source, keys.reading, signal)
+  return readSpans({ storage, source, trust: keys.reading }, index, signal)
 }

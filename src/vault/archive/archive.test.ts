@@ -7,6 +7,7 @@ import {
   FakeLog,
   position,
   source,
+  spansOf,
   VaultKeys,
   writerOptions,
 } from '../../../test/support/archive.ts'
@@ -18,7 +19,6 @@ import { copyLog } from './copy.ts'
 import { readIndex } from './log-index.ts'
 import { parseKey } from './names.ts'
 import { openReader } from './reader.ts'
-import { readSpans } from './spans.ts'
 import { trimLog } from './trim.ts'
 import { openWriter } from './writer.ts'
 
@@ -35,11 +35,6 @@ async function fill(filled: Filled, from: number, to: number, settle = true): Pr
   await (settle ? writer.settle({ signal }) : writer.flush({ signal }))
 }
 
-async function spansOf(storage: MemStorage) {
-  const index = await readIndex(storage, source, keys.reading, signal)
-  return readSpans({ storage, source, trust: keys.reading }, index, signal)
-}
-
 async function keysIn(storage: MemStorage): Promise<string[]> {
   return Array.fromAsync(storage.list(`log/${source}/h1/`), ({ key }) => key)
 }
@@ -48,7 +43,7 @@ test('spans tell from names and heads what is there, without any secret', async 
   using scratch = new Scratch()
   const storage = new MemStorage()
   await fill({ storage, folder: scratch.path, time: new ManualTime() }, 0, 2450)
-  const [span, ...more] = await spansOf(storage)
+  const [span, ...more] = await spansOf(keys, storage)
   assert.equal(more.length, 0)
   assert.deepEqual(
     { ...span, bytes: 0 },
@@ -78,15 +73,15 @@ test('a beat travels with the next part, and with the lease while the source is 
   await writer.append(log.block(0, 100), { signal })
   beat(100, 5_000_000n)
   await writer.flush({ signal })
-  assert.equal((await spansOf(storage))[0]?.completeUs, 5_000_000n)
+  assert.equal((await spansOf(keys, storage))[0]?.completeUs, 5_000_000n)
   beat(100, 9_000_000n)
-  assert.equal((await spansOf(storage))[0]?.completeUs, 5_000_000n)
+  assert.equal((await spansOf(keys, storage))[0]?.completeUs, 5_000_000n)
   await time.advance(8001)
-  assert.equal((await spansOf(storage))[0]?.completeUs, 9_000_000n)
+  assert.equal((await spansOf(keys, storage))[0]?.completeUs, 9_000_000n)
   // The source is ahead of what was taken in: its word does not count yet.
   beat(300, 20_000_000n)
   await time.advance(8001)
-  assert.equal((await spansOf(storage))[0]?.completeUs, 9_000_000n)
+  assert.equal((await spansOf(keys, storage))[0]?.completeUs, 9_000_000n)
   await writer.append(log.block(100, 300), { signal })
   await writer.append(log.block(300, 310), { signal })
   await writer.flush({ signal })
@@ -224,11 +219,11 @@ test('trimLog() removes the log before a position, and an archiver goes on behin
   const options = { storage, source, trust: keys.reading, record, signal }
   assert.equal(await trimLog(options, { history: 'other', at: position(9000) }), 0)
   assert.ok((await trimLog(options, { history: 'h1', at: position(2500) })) > 0)
-  const [span] = await spansOf(storage)
+  const [span] = await spansOf(keys, storage)
   assert.deepEqual([span?.first, span?.next], [position(2000), position(4450)])
   await trimLog(options, { history: 'h1', at: position(4450) })
   await fill(filled, 4450, 5100)
-  const [rest] = await spansOf(storage)
+  const [rest] = await spansOf(keys, storage)
   assert.deepEqual([rest?.first, rest?.next], [position(4000), position(5100)])
   const findings = await checkLog({
     storage,
@@ -256,7 +251,7 @@ test('trimLog() ends at what object lock still holds', async () => {
   }
   const options = { storage, source, trust: keys.reading, record, signal }
   assert.ok((await trimLog(options, { history: 'h1', at: position(4500) })) > 0)
-  const [span] = await spansOf(storage)
+  const [span] = await spansOf(keys, storage)
   assert.deepEqual([span?.first, span?.next], [position(2000), position(5000)])
 })
 

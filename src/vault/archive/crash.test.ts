@@ -3,9 +3,8 @@ import { test } from 'node:test'
 import { Fault } from '#base/faults'
 import type { PutOptions, Storage } from '#storage'
 import {
-  collect,
   FakeLog,
-  position,
+  readBack,
   source,
   VaultKeys,
   writerOptions,
@@ -17,7 +16,6 @@ import { Crash, type FaultOptions, withFaults } from '#storage/wrap/fault'
 import { withRetry } from '#storage/wrap/retry'
 import type { LogFinding } from './archive.ts'
 import { checkLog } from './check.ts'
-import { openReader } from './reader.ts'
 import { readTail } from './tail.ts'
 import { openWriter } from './writer.ts'
 
@@ -55,21 +53,12 @@ async function archive(storage: Storage, folder: string, until = total): Promise
   return durable
 }
 
-async function readAll(storage: Storage): Promise<Buffer> {
-  const reader = await openReader({ storage, source, reading: keys.reading, signal })
-  const all: Buffer[] = []
-  for await (const { segment } of reader.segments({ history: 'h1', at: position(0) }, { signal })) {
-    all.push(await collect(await reader.read(segment, { signal })))
-  }
-  return Buffer.concat(all)
-}
-
 function checkAll(storage: Storage): Promise<LogFinding[]> {
   return checkLog({ storage, source, reading: keys.reading, readData: true, signal })
 }
 
 async function assertWhole(storage: Storage, upTo: number, what: string): Promise<void> {
-  const bytes = await readAll(storage)
+  const bytes = await readBack(keys, storage)
   assert.ok(bytes.length >= upTo, `${what}: ${bytes.length} bytes, ${upTo} were durable`)
   assert.ok(bytes.equals(log.bytes(0, bytes.length)), `${what}: other bytes`)
 }

@@ -6,7 +6,9 @@ import {
   collect,
   FakeLog,
   position,
+  readBack,
   source,
+  spansOf,
   VaultKeys,
   writerOptions,
 } from '../../../test/support/archive.ts'
@@ -15,11 +17,9 @@ import { Scratch } from '../../../test/support/scratch.ts'
 import { checkLog } from './check.ts'
 import { newestLease, refreshEveryMs } from './lease.ts'
 import type { StoredObject } from './inventory.ts'
-import { readIndex } from './log-index.ts'
 import { parseKey } from './names.ts'
 import { sealPart } from './object.ts'
 import { openReader } from './reader.ts'
-import { readSpans } from './spans.ts'
 import { listFrom, readTail } from './tail.ts'
 import { trimLog } from './trim.ts'
 import { openWriter, type WriterOptions } from './writer.ts'
@@ -86,22 +86,6 @@ async function fill(
 
 const find = (storage: Storage, trimmedTo?: number) =>
   checkLog({ storage, source, reading: keys.reading, readData: true, trimmedTo, signal })
-
-async function spansOf(storage: Storage) {
-  const index = await readIndex(storage, source, keys.reading, signal)
-  return readSpans({ storage, source, trust: keys.reading }, index, signal)
-}
-
-async function readBack(storage: Storage, to: number): Promise<void> {
-  const reader = await openReader({ storage, source, reading: keys.reading, signal })
-  const all: Buffer[] = []
-  const first = { history: 'h1', at: position(0) }
-  for await (const { segment, history } of reader.segments(first, { signal })) {
-    for await (const bytes of (await reader.read(segment, { signal, history })) ?? [])
-      all.push(bytes)
-  }
-  assert.ok(Buffer.concat(all).equals(log.bytes(0, to)))
-}
 
 const leaseOf = (storage: Storage) =>
   newestLease({ storage, source, keyring: keys.keyring }, signal)
@@ -249,7 +233,10 @@ test('newest objects that are gone are found by a check and told of by the span,
       [['damaged', 'gap']],
     )
     assert.match(findings[0]?.said ?? '', /stored up to 0+4500 .* followed 0+3000 is gone/)
-    assert.deepEqual((await spansOf(storage)).at(-1)?.gone, { history: 'h1', at: position(4500) })
+    assert.deepEqual((await spansOf(keys, storage)).at(-1)?.gone, {
+      history: 'h1',
+      at: position(4500),
+    })
   }
   await gone()
   // The next archiver does not forget it, as long as the log has not been there again.
@@ -257,8 +244,8 @@ test('newest objects that are gone are found by a check and told of by the span,
   await gone()
   await fill(storage, scratch.path, [3000, 5000])
   assert.deepEqual(await find(storage, 0), [])
-  assert.equal((await spansOf(storage)).at(-1)?.gone, undefined)
-  await readBack(storage, 5000)
+  assert.equal((await spansOf(keys, storage)).at(-1)?.gone, undefined)
+  assert.ok((await readBack(keys, storage)).equals(log.bytes(0, 5000)))
 })
 
 test('a log that is gone altogether, and one whose lease is gone, are findings', async () => {
@@ -329,7 +316,7 @@ test('a store that lists late: nothing is taken for lost that is there, and noth
     parts,
   )
   assert.deepEqual(await find(storage, 0), [])
-  await readBack(storage, 3500)
+  assert.ok((await readBack(keys, storage)).equals(log.bytes(0, 3500)))
 })
 
 test('a store that lists a part late for ever: the log goes on from the source, and is whole', async () => {
@@ -354,7 +341,7 @@ test('a store that lists a part late for ever: the log goes on from the source, 
   await writer[Symbol.asyncDispose]()
   await fill(storage, scratch.path, [3300, 4400])
   assert.deepEqual(await find(storage, 0), [])
-  await readBack(storage, 4400)
+  assert.ok((await readBack(keys, storage)).equals(log.bytes(0, 4400)))
 })
 
 test('the lease tells at once that durability is less than asked for, since when, and when it is had again', async () => {

@@ -5,6 +5,7 @@ import {
   collect,
   FakeLog,
   position,
+  readBack,
   source,
   VaultKeys,
   writerOptions,
@@ -26,19 +27,6 @@ async function keysIn(storage: MemStorage, prefix = `log/${source}/h1/`): Promis
   return found
 }
 
-/** Reads the whole archive back, segment after segment. */
-async function readBack(storage: MemStorage, from = 0): Promise<Buffer> {
-  const reader = await openReader({ storage, source, reading: keys.reading, signal })
-  const all: Buffer[] = []
-  for await (const { segment, history } of reader.segments(
-    { history: 'h1', at: position(from) },
-    { signal },
-  )) {
-    all.push(await collect(await reader.read(segment, { signal, history })))
-  }
-  return Buffer.concat(all)
-}
-
 test('what was appended reads back byte for byte, folded and open segments alike', async () => {
   using scratch = new Scratch()
   const storage = new MemStorage()
@@ -51,7 +39,7 @@ test('what was appended reads back byte for byte, folded and open segments alike
   }
   const kinds = (await keysIn(storage)).map((key) => parseKey(key)?.kind)
   assert.equal(kinds.filter((kind) => kind === 'full').length, 4)
-  assert.deepEqual(await readBack(storage), log.bytes(0, 4500))
+  assert.deepEqual(await readBack(keys, storage), log.bytes(0, 4500))
   assert.deepEqual(
     await checkLog({ storage, source, reading: keys.reading, readData: true, signal }),
     [],
@@ -92,7 +80,7 @@ test('a new writer goes on where the archive ends, and what it is given again is
     for (const block of log.blocks(from, to)) await writer.append(block, { signal })
     await writer.settle({ signal })
   }
-  assert.deepEqual(await readBack(storage), log.bytes(0, 3050))
+  assert.deepEqual(await readBack(keys, storage), log.bytes(0, 3050))
   const found = await checkLog({ storage, source, reading: keys.reading, readData: true, signal })
   assert.deepEqual(found, [])
 })
@@ -107,7 +95,7 @@ test('a block that leaves bytes out is refused as a gap, and nothing of it is ta
   await assert.rejects(writer.append(log.block(1000, 1100), { signal }), (e) => isFault(e, 'gap'))
   await writer.append(log.block(100, 200), { signal })
   await writer.flush({ signal })
-  assert.deepEqual(await readBack(storage), log.bytes(0, 200))
+  assert.deepEqual(await readBack(keys, storage), log.bytes(0, 200))
 })
 
 test('a declared gap is shown: two spans, and a reader that does not read across', async () => {
@@ -121,8 +109,8 @@ test('a declared gap is shown: two spans, and a reader that does not read across
     await writer.append(log.block(2000, 2400), { signal })
     await writer.settle({ signal })
   }
-  await assert.rejects(readBack(storage), (e) => isFault(e, 'gap'))
-  assert.deepEqual(await readBack(storage, 2000), log.bytes(2000, 2400))
+  await assert.rejects(readBack(keys, storage), (e) => isFault(e, 'gap'))
+  assert.deepEqual(await readBack(keys, storage, 2000), log.bytes(2000, 2400))
   const found = await checkLog({ storage, source, reading: keys.reading, readData: true, signal })
   assert.deepEqual(
     found.map(({ code }) => code),
@@ -169,7 +157,7 @@ test('an archiver that lost its lease stops at once, and its late part is no par
   await zombie[Symbol.asyncDispose]()
   await writer.append(log.block(300, 400), { signal })
   await writer.flush({ signal })
-  assert.deepEqual(await readBack(storage), log.bytes(0, 400))
+  assert.deepEqual(await readBack(keys, storage), log.bytes(0, 400))
   await paused.advance(0)
 })
 
@@ -199,7 +187,7 @@ test('without a conditional put the chain tells which of two archivers went on',
     for (const block of log.blocks(400, 900)) await writer.append(block, { signal })
     await writer.settle({ signal })
   }
-  assert.deepEqual(await readBack(storage), log.bytes(0, 900))
+  assert.deepEqual(await readBack(keys, storage), log.bytes(0, 900))
   const found = await checkLog({ storage, source, reading: keys.reading, readData: true, signal })
   assert.deepEqual(
     found.filter(({ severity }) => severity !== 'notes'),
@@ -307,7 +295,7 @@ test('a log that was reset is refused where a gap is allowed; one that is read a
     for (const block of log.blocks(from, 2700)) await writer.append(block, { signal })
   }
   await writer.settle({ signal })
-  assert.deepEqual(await readBack(storage), log.bytes(0, 2700))
+  assert.deepEqual(await readBack(keys, storage), log.bytes(0, 2700))
   assert.deepEqual(
     await checkLog({ storage, source, reading: keys.reading, readData: true, signal }),
     [],
@@ -362,5 +350,5 @@ test('an append that is given up leaves the writer whole', async () => {
   await writer.flush({ signal })
   for (const block of log.blocks(0, 900, 90)) await writer.append(block, { signal })
   await writer.settle({ signal })
-  assert.deepEqual(await readBack(storage), log.bytes(0, 900))
+  assert.deepEqual(await readBack(keys, storage), log.bytes(0, 900))
 })
