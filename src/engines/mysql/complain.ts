@@ -19,6 +19,7 @@ const deprecations = new Set([1287, 1681, 3719, 3778, 6414])
 export async function complain(
   session: Session,
   table: LoadTable,
+  warnings: number,
   signal: AbortSignal,
 ): Promise<void> {
   const rows = await session.texts('SHOW WARNINGS', { signal })
@@ -29,7 +30,8 @@ export async function complain(
     .filter(([level, number, text]) => level !== 'Note' && !harmless(number, text ?? ''))
     .filter(([, number]) => !deprecations.has(Number(number)))
     .slice(0, 5)
-  if (bad.length === 0) return
-  const said = bad.map(([, number, text]) => `${text} (${number})`).join('; ')
+  if (bad.length === 0 && rows.length >= warnings) return
+  const told = bad.map(([, number, text]) => `${text} (${number})`).join('; ')
+  const said = told || `the server told ${rows.length} of ${warnings} warnings`
   throw new Fault('engine', `load ${quoteNames(table.database, table.name)}: ${said}`)
 }

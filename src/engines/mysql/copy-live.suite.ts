@@ -63,6 +63,44 @@ export function copyLiveTests(start: StartServer): void {
     assert.deepEqual(await target.query(`show databases like 'redoubt'`), [])
   })
 
+  test('a target that takes no local files and lets nothing be set gets the same rows by INSERT', async () => {
+    await using server = await start()
+    await using target = await start({ settings: { 'local-infile': 'OFF' } })
+    await makeEverything(server)
+    await target.query(
+      `create user plain identified by 'pass'; grant all on types.* to plain; grant all on redoubt.* to plain`,
+    )
+    const isOurs = (name: ObjectName) =>
+      name[0] === 'types' && !/^(?:a_view|b_view|t_one|t_two|twice|proc|ev)$/.test(name[1] ?? '')
+    const accepts = (name: ObjectName) => isOurs(name) && name[1] !== 'numbers'
+    await carry(server.url, target.urlOf('', 'plain', 'pass'), { selection: { accepts } })
+    const [theirs, ours] = [await checksums(server), await checksums(target)]
+    assert.ok(Object.keys(ours).length > 10)
+    for (const [name, sum] of Object.entries(ours)) assert.equal(sum, theirs[name], name)
+    await using there = await openEngine(target.urlOf('', 'plain', 'pass'))
+    await using source = await openEngine(server.url)
+    const signal = limit()
+    const schema = await source.schema.readSchema(everything, { signal })
+    const found = await there.schema.checkSchema(schema, { phases: ['schema'], signal })
+    const blocks = new Set(
+      found.filter(({ severity }) => severity === 'blocks').map(({ code }) => code),
+    )
+    assert.ok(blocks.has('no-privilege') && blocks.has('no-definer-right'), [...blocks].join())
+  })
+
+  test('accounts come with their passwords and grants when asked for', async () => {
+    await using server = await start()
+    await using target = await start()
+    await fill(server)
+    await server.query(
+      `create user app@'10.%' identified by 'pa''ss; word'; grant select, insert on d.* to app@'10.%'`,
+    )
+    const schema = await carry(server.url, target.url, { selection: { accounts: true } })
+    assert.ok(schema.objects.some(({ kind }) => kind === 'role'))
+    const grants = `show grants for app@'10.%'`
+    assert.deepEqual(await target.query(grants), await server.query(grants))
+  })
+
   test('chunks hold about as many rows as wanted, whatever holes a key has', async () => {
     await using server = await start()
     await fill(server)

@@ -195,7 +195,7 @@ class MysqlWriter implements CopyWriter {
       return (await insertRows(session, place, content, signal)).affectedRows
     }
     const done = await session.load(loadRows(place, place.columns, 'rows'), content, { signal })
-    if (done.warnings > 0) await complain(session, place, signal)
+    if (done.warnings > 0) await complain(session, place, done.warnings, signal)
     return done.affectedRows
   }
 

@@ -33,7 +33,7 @@ export async function insertRows(
     ])
     const done = await session.query(sql, { signal })
     affectedRows += done.affectedRows
-    if (done.warnings > 0) await complain(session, table, signal)
+    if (done.warnings > 0) await complain(session, table, done.warnings, signal)
     values = []
     size = 0
   }

@@ -26,7 +26,7 @@ export async function makeMysqlObjects(
 ): Promise<void> {
   const { signal, progress } = options
   await using session = await openLoader({ endpoint: target.endpoint, unlogged: false, signal })
-  for (const statement of formSettings(target.flavor)) await session.query(statement, { signal })
+  await keepForm(session, target.flavor, signal)
   await openNotes(session, { signal })
   for (const object of inOrder(objects)) {
     progress.current = object.id
@@ -36,11 +36,14 @@ export async function makeMysqlObjects(
   }
 }
 
-function formSettings(flavor: Flavor): string[] {
-  if (flavor.family === 'mariadb') return []
-  return withoutOwnKeys
-    .filter(([, since]) => flavor.number >= since)
-    .map(([name]) => `SET SESSION ${name} = OFF`)
+/** Where the server would add keys of its own, or refuse a table without, it is asked not to; that takes a right. */
+async function keepForm(session: Session, flavor: Flavor, signal: AbortSignal): Promise<void> {
+  if (flavor.family === 'mariadb') return
+  for (const [name, since] of withoutOwnKeys) {
+    if (flavor.number < since) continue
+    const row = await session.one(`SELECT @@session.${name}`, { signal })
+    if (row?.[0] === '1') await session.query(`SET SESSION ${name} = OFF`, { signal })
+  }
 }
 
 /** Each behind what it needs; else in the order in which they came. */

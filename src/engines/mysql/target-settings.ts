@@ -55,8 +55,14 @@ export class TargetSettings implements AsyncDisposable {
     const session = await Session.open(endpoint, { signal })
     await session.query(`SET SESSION wait_timeout = ${7 * 24 * 3600}`, { signal })
     const noted = await readSettings(session, { signal })
-    const note = (name: string, value: string) => noteSetting(session, name, value, { signal })
-    const changed = await change(session, wanted, log, { signal, note })
+    const notes = {
+      add: (name: string, value: string) => noteSetting(session, name, value, { signal }),
+      // It could not be set after all: only what an older link noted stays.
+      drop: async (name: string) => {
+        if (!noted.has(name)) await forgetSetting(session, name, { signal })
+      },
+    }
+    const changed = await change(session, wanted, log, { signal, notes })
     for (const [name, value] of changed) if (!noted.has(name)) noted.set(name, value)
     return new TargetSettings(session, [...noted], { unlogged: false, noted: true })
   }
@@ -75,7 +81,12 @@ export class TargetSettings implements AsyncDisposable {
 
 type Changing = {
   readonly signal: AbortSignal
-  readonly note?: ((name: string, value: string) => Promise<void>) | undefined
+  readonly notes?:
+    | {
+        add(name: string, value: string): Promise<void>
+        drop(name: string): Promise<void>
+      }
+    | undefined
 }
 
 /** Sets what the target lets us set; returns what was before. */
@@ -83,7 +94,7 @@ async function change(
   session: Session,
   settings: readonly (readonly [string, string])[],
   log: Log,
-  { signal, note }: Changing,
+  { signal, notes }: Changing,
 ): Promise<(readonly [string, string])[]> {
   const names = settings.map(([name]) => name)
   const present = await readVariables(session, names, signal)
@@ -91,9 +102,12 @@ async function change(
   for (const [name, value] of settings) {
     const old = present.get(name)
     if (old === undefined || old === value || old === 'DISABLED') continue
-    await note?.(name, old)
+    await notes?.add(name, old)
     if (await allowed(session, `SET GLOBAL ${name} = ${value}`, signal)) before.push([name, old])
-    else log.info(`the target keeps ${name} at ${old}`)
+    else {
+      log.info(`the target keeps ${name} at ${old}`)
+      await notes?.drop(name)
+    }
   }
   return before
 }
