@@ -98,6 +98,29 @@ test('Ctrl-C ends with 130 in good order, and what was begun is refused without 
   assert.deepEqual(schemas, [])
 })
 
+test('rows are not copied below triggers that would change them', async () => {
+  using scratch = new Scratch('migrate')
+  await using source = await startPostgres()
+  await using target = await startPostgres()
+  const sql = `create table t (a int primary key, b text);
+    create function f() returns trigger language plpgsql as $$ begin new.b = 'changed'; return new; end $$;
+    insert into t values (1, 'as it is');
+    create trigger "t 1" before insert on t for each row execute function f()`
+  await source.query(sql)
+  await target.query("create role mover login password 'x'")
+  await target.query('create database shop owner mover')
+  const to = target.urlOf('shop', 'mover', 'x')
+  const ends = ['--from', source.url, '--to', to, '--include', 'public.*']
+  const state = (name: string) => ['--state', scratch.join(name)]
+  migratedOf(await runMigrate([...ends, '--phases', 'schema', ...state('one')]))
+  const refused = await runMigrate([...ends, '--phases', 'copy', ...state('two')])
+  assert.equal(refused.code, 5, refused.out)
+  assert.match(refused.out, /DISABLE TRIGGER \\"t 1\\"/)
+  await target.query('alter table t disable trigger "t 1"', undefined, 'shop')
+  migratedOf(await runMigrate([...ends, '--phases', 'copy', ...state('two')]))
+  assert.deepEqual(await target.query('select b from t', undefined, 'shop'), [{ b: 'as it is' }])
+})
+
 test('a target that has rows is refused, and nothing is written; a dry run tells the same', async () => {
   using scratch = new Scratch('migrate')
   await using source = await startPostgres()

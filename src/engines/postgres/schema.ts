@@ -16,6 +16,7 @@ import { madeMarks, makeMarks } from './marks.ts'
 import { quoteText } from './rows-sql.ts'
 import { checkTarget, isSame } from './schema-check.ts'
 import { catalogSettings, readSchema } from './schema-reader.ts'
+import { checkTriggers } from './schema-triggers.ts'
 
 const everything: Selection = { accepts: () => true, map: (name) => name, accounts: false }
 
@@ -40,7 +41,9 @@ export class PostgresSchema implements SchemaSource, SchemaTarget {
     const { signal } = options
     await using session = await openSession(this.#address, { signal })
     const present = await readSchema(session, this.#facts, everything, signal)
-    return await checkTarget(schema, { session, facts: this.#facts, present }, options)
+    const findings = await checkTarget(schema, { session, facts: this.#facts, present }, options)
+    if (!options.phases.includes('copy')) return findings
+    return [...findings, ...(await checkTriggers(session, schema, signal))]
   }
 
   async makeObjects(objects: readonly SchemaObject[], options: MakeOptions): Promise<void> {
