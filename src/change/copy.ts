@@ -19,10 +19,11 @@ export type Chunk = {
 /** How rows are written down on their way: what source and target offer is compared, best first. `neutral` is spoken by all. */
 export type Encoding = 'mysql/text-row' | 'pg/copy-binary' | 'pg/copy-text' | 'neutral'
 
-/** A run of whole rows. */
+/** A run of rows; whole ones in `neutral`, while a long row may lie across blocks of the other encodings. */
 export type RowBlock = {
   /** Valid until the next block is pulled: who keeps it copies it. */
   readonly bytes: Buffer
+  /** Those that end in it. */
   readonly rows: number
 }
 
