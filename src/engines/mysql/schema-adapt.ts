@@ -4,7 +4,7 @@ import { putTogether, splitTop, takeApart } from './ddl.ts'
 import type { Flavor } from './flavor.ts'
 import { mapCollations } from './schema-collations.ts'
 import { readStatement } from './schema-statement.ts'
-import { maskStrings } from './sql-words.ts'
+import { maskStrings, readWords } from './sql-words.ts'
 
 /** What a target can hold. */
 export type Ability = {
@@ -174,7 +174,8 @@ export function adapt(object: SchemaObject, ability: Ability, convert: boolean):
     if (!readStatement(statement).equals(Buffer.from(statement))) return statement
     const sql = adaptCollations(statement, ability, convert, say)
     if (object.kind === 'table') return adaptTable(sql, ability, convert, say)
-    if (object.kind === 'index' || object.kind === 'foreign-key') return adaptKeys(sql, flavor, say)
+    if (object.kind === 'index') return adaptKeys(sql, flavor, say)
+    if (object.kind === 'foreign-key') return adaptForeignKeys(sql, flavor)
     return adaptModes(sql, flavor, say)
   })
   return { object: { ...object, statements }, findings }
@@ -278,6 +279,16 @@ function adaptKeys(sql: string, flavor: Flavor, say: Said): string {
       return adaptKey(clause.trim(), flavor)
     })
     .join(', ')
+}
+
+/**
+ * MySQL 5.6 adds a foreign key in place under names that it then does not find, where these have other characters than
+ * letters and digits: every row of the child is refused.
+ */
+function adaptForeignKeys(sql: string, flavor: Flavor): string {
+  if (flavor.family === 'mariadb' || flavor.number >= 50_700) return sql
+  const odd = [...readWords(sql)].some(({ kind, text }) => kind === 'name' && /\W/.test(text))
+  return odd ? `${sql}, ALGORITHM = COPY` : sql
 }
 
 const mariadbOptions =

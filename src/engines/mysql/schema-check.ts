@@ -60,6 +60,7 @@ export async function checkMysqlSchema(
   if (options.phases.includes('schema')) {
     for (const object of schema.objects) findings.push(...adapt(object, ability, convert).findings)
     findings.push(...(await checkRights(session, schema, signal)))
+    findings.push(...checkAccounts(schema, ability.flavor))
     if (isOther(schema, ability.flavor)) findings.push(...unjudged(schema))
   }
   findings.push(...(await checkServer(session, schema, signal)))
@@ -92,6 +93,19 @@ async function checkTriggers(
       },
     ]
   })
+}
+
+/** Passwords and rights of one family mean nothing to the other. */
+function checkAccounts(schema: Schema, flavor: Flavor): Finding[] {
+  const accounts = schema.objects.filter(({ kind }) => kind === 'role' || kind === 'grant')
+  if (schema.flavor === flavor.family || accounts.length === 0) return []
+  return [
+    {
+      severity: 'blocks',
+      code: 'accounts-other-family',
+      said: `accounts of ${schema.flavor} cannot be made on ${flavor.family}: leave them out and make them by hand`,
+    },
+  ]
 }
 
 function isOther(schema: Schema, flavor: Flavor): boolean {
