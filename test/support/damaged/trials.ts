@@ -127,6 +127,9 @@ function names(key: string, text: string): boolean {
       // One that is gone, by the hole that it left.
       if (/^gap |"code": ?"gap"/.test(text)) return true
       return [base, first, decodeText(segment) ?? base].some((name) => text.includes(name))
+    case 'trim record':
+      // One that is gone, by the log that it said was deleted.
+      return text.includes(base) || /"code": ?"gap"/.test(text)
     case 'key':
       // With its key gone a password is one that was removed.
       return text.includes(base.slice(0, 8)) || /none of \d+ keys opens/.test(text)
