@@ -132,9 +132,15 @@ const refusals: readonly Refusal[] = [
   ['vault key add --vault VAULT', 2, /the name is missing/],
   ['vault key enrol x --vault VAULT', 2, /--archiver-file is missing/],
   ['vault key enrol x --vault VAULT --archiver-file /nonexistent/x', 1, /nonexistent\/x: ENOENT/],
-  ['vault key strike x --vault VAULT', 1, /no archiver has it/],
+  ['vault key strike x --vault VAULT', 1, /strike archiver x off at .*: there is none/],
+  ['completion tcsh', 2, /'tcsh' is not one of bash, zsh, fish/],
+  ['protect --source mysql://127.0.0.1:1 --vault VAULT --lock forever', 2, /--lock: 'forever'/],
   ['protect --source mysql://h --vault VAULT --archiver-file NEW', 1, /archiver file NEW: ENOENT/],
-  ['protect --source mysql://h --vault VAULT --archiver-file /etc/passwd', 1, /the archiver state/],
+  [
+    'protect --source mysql://h --vault VAULT --archiver-file /etc/passwd',
+    1,
+    /archiver file \/etc\/passwd: it is no/,
+  ],
   [
     'protect --source mysql://h --vault VAULT --vault TREE --archiver-file NEW',
     2,
