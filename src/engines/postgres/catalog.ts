@@ -232,12 +232,9 @@ const ownedSql = `
     and t.oid = any($1::oid[])`
 
 // The value is read when the statement is built: sequences are no part of a snapshot.
+// Materialised: the values are asked for by names that are put together first.
 const sequenceStateSql = (whole: boolean) => `
-  select 'value of sequence ' || x.full_name as what,
-    case when identity then 'table ' || table_name else 'sequence ' || x.full_name end as about,
-    case when identity then format('select setval(pg_get_serial_sequence(%L, %L), %s, %L)', table_name, column_name, v.value, v.called)
-      else format('select setval(%L::regclass, %s, %L)', x.full_name, v.value, v.called) end as sql
-  from (
+  with x as materialized (
     select s.oid, format('%I.%I', nspname, relname) as full_name, false as identity, null as table_name, null::text as column_name
     from (${usedSequences(whole)}) s
     union all
@@ -246,7 +243,12 @@ const sequenceStateSql = (whole: boolean) => `
     join pg_class t on t.oid = p.refobjid join pg_namespace tn on tn.oid = t.relnamespace
     join pg_attribute a on a.attrelid = t.oid and a.attnum = p.refobjsubid
     where p.classid = 'pg_class'::regclass and p.deptype = 'i' and t.oid = any($1::oid[])
-  ) x
+  )
+  select 'value of sequence ' || x.full_name as what,
+    case when identity then 'table ' || table_name else 'sequence ' || x.full_name end as about,
+    case when identity then format('select setval(pg_get_serial_sequence(%L, %L), %s, %L)', table_name, column_name, v.value, v.called)
+      else format('select setval(%L::regclass, %s, %L)', x.full_name, v.value, v.called) end as sql
+  from x
   cross join lateral (
     select (xpath('//last_value/text()', r))[1]::text as value, (xpath('//is_called/text()', r))[1]::text::bool as called
     from query_to_xml('select last_value, is_called from ' || x.full_name, false, true, '') r
