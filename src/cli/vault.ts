@@ -95,6 +95,10 @@ const keyVerb: Verb = {
       help: 'enrol: the host may write the log of this source only',
       many: true,
     },
+    {
+      flags: '--with-log',
+      help: 'strike: also when log that the host wrote goes with it; refused without',
+    },
     passwordFileOption,
   ],
   examples: [
@@ -106,7 +110,7 @@ const keyVerb: Verb = {
       'a host that writes the log of shop, and can read nothing',
     ],
     [
-      'redoubt vault key strike db7 --vault /backup/vault',
+      'redoubt vault key strike db7 --vault /backup/vault --with-log',
       'nothing that it wrote is believed any more: take a new base',
     ],
   ],
@@ -138,7 +142,7 @@ function readKeyAction(input: Input, context: Context): KeyAction {
         })
       }
       if (kind === 'add') return { kind, name, password }
-      if (kind === 'strike') return { kind, id: name }
+      if (kind === 'strike') return { kind, id: name, withLog: input.flag('with-log') }
       return kind === 'enrol' ? { kind, name, ...readEnrolment(input) } : { kind, name }
     case undefined:
       throw new Fault('usage', `vault key: '${action}' is not one of ${keyActions.join(', ')}`)

@@ -90,7 +90,7 @@ export async function changeKeys(
       await enrol(vault, action, around)
       break
     case 'strike': {
-      const removed = await vault.keys.strike(action.id, around)
+      const removed = await vault.keys.strike(action.id, { ...around, withLog: action.withLog })
       around.log.info(`removed ${removed} log objects of ${action.id}: take a new base now`)
       break
     }
@@ -146,4 +146,9 @@ export type KeyAction =
       readonly file: string
       readonly sources: readonly string[]
     }
-  | { readonly kind: 'strike'; readonly id: string }
+  | {
+      readonly kind: 'strike'
+      readonly id: string
+      /** What it wrote of logs may be removed. */
+      readonly withLog: boolean
+    }

@@ -54,16 +54,22 @@ export interface VaultKeys {
   ): Promise<string>
   enrolled(): readonly EnrolledKey[]
   /**
-   * No longer believes an archiver, by its key's id or its name, and removes what it signed. Broken off, it is gone on
-   * with by the id. Returns how many objects of the log went.
+   * No longer believes an archiver, by its key's id or its name, and removes what it signed; refused when that is log and
+   * `withLog` was not said. Broken off, it is gone on with by the id. Returns how many objects of the log went.
    */
-  strike(idOrName: string, options: Options): Promise<number>
+  strike(
+    idOrName: string,
+    options: Options & { readonly withLog?: boolean | undefined },
+  ): Promise<number>
   /** What is wrong with the records of the passwords; the files that they are about are checked by opening. */
   check(options: Options): Promise<LogFinding[]>
 }
 
-/** Removes what a key signed of log and catalog; returns how many objects of the log went. */
-type ClearUp = (keyId: string, signal: AbortSignal) => Promise<number>
+/** Removes what a key signed of log and catalog; returns how many objects of the log went, or would. */
+type ClearUp = (
+  keyId: string,
+  options: Options & { readonly dryRun?: boolean | undefined },
+) => Promise<number>
 
 const keyIdPattern = /^[0-9a-f]{16}$/
 
@@ -201,7 +207,10 @@ export class OpenKeys implements VaultKeys {
     return this.#keyring.list()
   }
 
-  async strike(idOrName: string, { signal }: Options): Promise<number> {
+  async strike(
+    idOrName: string,
+    { signal, withLog = false }: Options & { readonly withLog?: boolean | undefined },
+  ): Promise<number> {
     const archivers = this.#keyring.list().filter(({ kind }) => kind === 'archiver')
     const byId = archivers.find(({ id }) => id === idOrName)
     const found = byId ? [byId] : archivers.filter(({ name }) => name === idOrName)
@@ -213,7 +222,7 @@ export class OpenKeys implements VaultKeys {
       // Struck off already, and broken off before all that it wrote was removed; or its enrolment is damaged.
       if (keyIdPattern.test(idOrName)) {
         const wasThere = await strikeKey(this.#storage, idOrName, { signal })
-        const removed = await this.#clearUp(idOrName, signal)
+        const removed = await this.#clearUp(idOrName, { signal })
         if (wasThere || removed > 0) return removed
       }
       throw new Fault('missing', `${doing}: there is none`, {
@@ -225,9 +234,15 @@ export class OpenKeys implements VaultKeys {
         hint: `Give the key of one of them: ${list(found)}.`,
       })
     }
+    const written = withLog ? 0 : await this.#clearUp(archiver.id, { signal, dryRun: true })
+    if (written > 0) {
+      throw new Fault('refused', `${doing}: ${written} objects of the log that it wrote would go`, {
+        hint: 'Say --with-log to remove them, and take a new base right after; or leave it enrolled, and end it on its host.',
+      })
+    }
     await strikeKey(this.#storage, archiver.id, { signal })
     this.#keyring.remove(archiver.id)
-    return this.#clearUp(archiver.id, signal)
+    return this.#clearUp(archiver.id, { signal })
   }
 
   /**

@@ -183,7 +183,12 @@ test('what an archiver signs beyond its scope, or after it was struck off, is re
   const [, archiver] = vault.keys.enrolled()
   const written = new Map<string, Buffer>()
   for await (const { key } of storage.list('log/other/')) written.set(key, await storage.get(key))
-  await vault.keys.strike(archiver?.id ?? '', { signal })
+  const id = archiver?.id ?? ''
+  await assert.rejects(vault.keys.strike(id, { signal }), (error) => {
+    return isFault(error, 'refused') && /\d objects of the log that it wrote/.test(error.message)
+  })
+  assert.equal((await open(storage)).keys.enrolled().length, 2, 'still believed')
+  await vault.keys.strike(id, { signal, withLog: true })
   const opened = await open(storage)
   assert.deepEqual(await opened.check({ signal, readData: true }), [])
   assert.deepEqual(await opened.archive.spans('other', { signal }), [])
@@ -479,7 +484,7 @@ test('after a host was struck off the vault reads, takes bases and goes on with 
   await host.catalog.addSource({ name: source, ...facts, version: 'loose' }, { signal })
   await write(host, 1300, 3500)
   const [, archiver] = vault.keys.enrolled()
-  const removed = await vault.keys.strike('db7', { signal })
+  const removed = await vault.keys.strike('db7', { signal, withLog: true })
   assert.ok(removed >= 3, `${removed} objects`)
   const opened = await open(storage)
   assert.deepEqual(
@@ -517,7 +522,7 @@ test('striking a host off that was broken off is gone on with by the id of its k
   }
   const [, archiver] = vault.keys.enrolled()
   const dying = await open(withFaults(inner, { crashAt: 3 }))
-  await assert.rejects(dying.keys.strike('db7', { signal }), Crash)
+  await assert.rejects(dying.keys.strike('db7', { signal, withLog: true }), Crash)
   const opened = await open(inner)
   assert.equal(opened.keys.enrolled().length, 1)
   assert.ok((await opened.keys.strike(archiver?.id ?? '', { signal })) > 0)

@@ -185,7 +185,7 @@ async function assemble(
   const identities = [secrets.identity]
   const { log } = options
   const parts = openParts({ storage, sealing, keyring, rootPublicKey, log, identities })
-  const clearUp = (keyId: string, inner: AbortSignal) => clearUpAfter(parts, keyId, inner)
+  const clearUp = (keyId: string, how: ClearUpOptions) => clearUpAfter(parts, keyId, how)
   const keys = new OpenKeys({ storage, repository, named, keyring, cost: options.cost, clearUp })
   return {
     id: record.vault,
@@ -225,20 +225,26 @@ function openParts(parts: {
   return { archive: new LogArchive({ ...how, trims: catalog }), catalog }
 }
 
+type ClearUpOptions = {
+  readonly signal: AbortSignal
+  /** Only counts the objects of the log. */
+  readonly dryRun?: boolean | undefined
+}
+
 /** Removes what a key that was struck off had signed, and records what is lost with it. */
 async function clearUpAfter(
   parts: { readonly archive: Archive; readonly catalog: Catalog },
   keyId: string,
-  signal: AbortSignal,
+  { signal, dryRun = false }: ClearUpOptions,
 ): Promise<number> {
   const { archive, catalog } = parts
-  await catalog.removeSigned(keyId, { signal })
+  if (!dryRun) await catalog.removeSigned(keyId, { signal })
   let removed = 0
   for (const source of await archive.sources({ signal })) {
-    const { objects, lost } = await archive.removeSigned(source, keyId, { signal })
+    const { objects, lost } = await archive.removeSigned(source, keyId, { signal, dryRun })
     removed += objects
     const said = `the archiver with key ${keyId}, which wrote it, was struck off`
-    if (lost) await catalog.addGap({ source, ...lost, said }, { signal })
+    if (lost && !dryRun) await catalog.addGap({ source, ...lost, said }, { signal })
   }
   return removed
 }

@@ -124,7 +124,9 @@ describe('several vaults, and hosts that only archive', { concurrency: false }, 
     refused(other, 'beyond its scope', 5, /other/)
     const keeping = await runCommand(['protect', ...archiver, '--keep-last', '3'], bare)
     refused(keeping, 'no retention', 2, /no bases are taken or forgotten/)
-    done(await runCommand(['vault', 'key', 'strike', 'db7', '--vault', vault], env))
+    const strike = ['vault', 'key', 'strike', 'db7', '--vault', vault]
+    refused(await runCommand(strike, env), 'its log goes', 5, /objects of the log that it wrote/)
+    done(await runCommand([...strike, '--with-log'], env))
     const struck = await runCommand(['protect', ...archiver, '--name', 'shop'], bare)
     refused(struck, 'struck off', 5, new RegExp(id.slice(0, 8)))
     // What it wrote is gone, and stands in nobody's way: a host with the password goes on, with a base of its own.

@@ -51,8 +51,12 @@ export interface Archive {
   copyTo(to: Archive, source: string, options: Options): Promise<void>
   /** Removes whole segments that end at or before a position: nothing that a base still needs. Returns how many objects went. */
   trim(source: string, before: Position, options: Options): Promise<number>
-  /** Removes what a key signed of a source's log: it was struck off. */
-  removeSigned(source: string, keyId: string, options: Options): Promise<Removed>
+  /** Removes what a key signed of a source's log: it was struck off. A dry run counts, and removes nothing. */
+  removeSigned(
+    source: string,
+    keyId: string,
+    options: Options & { readonly dryRun?: boolean | undefined },
+  ): Promise<Removed>
 }
 
 export type ArchiveOptions = {
@@ -182,8 +186,12 @@ export class LogArchive implements Archive {
     return trimLog({ storage, source, trust, record, signal }, before)
   }
 
-  removeSigned(source: string, keyId: string, { signal }: Options): Promise<Removed> {
-    return removeSigned({ storage: this.#options.storage, source, signal }, keyId)
+  removeSigned(
+    source: string,
+    keyId: string,
+    { signal, dryRun = false }: Options & { readonly dryRun?: boolean | undefined },
+  ): Promise<Removed> {
+    return removeSigned({ storage: this.#options.storage, source, dryRun, signal }, keyId)
   }
 
   #reading(): Reading {

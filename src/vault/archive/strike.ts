@@ -20,15 +20,22 @@ const atOnce = 8
  * is. The name in the object is enough: if another key signed it, it is no part of the log either.
  */
 export async function removeSigned(
-  how: { readonly storage: Storage; readonly source: string; readonly signal: AbortSignal },
+  how: {
+    readonly storage: Storage
+    readonly source: string
+    readonly dryRun: boolean
+    readonly signal: AbortSignal
+  },
   keyId: string,
 ): Promise<Removed> {
-  const { storage, source, signal } = how
+  const { storage, source, dryRun, signal } = how
   const { objects } = await listLog(storage, source, signal)
   const struck = new Set<StoredObject>()
   await eachLimit(objects, atOnce, signal, async (object, inner) => {
     if ((await unlessGone(claimedSigner(storage, object, inner))) === keyId) struck.add(object)
   })
+  const removed = { objects: struck.size, lost: lossOf(objects, struck) }
+  if (dryRun) return removed
   const leases: string[] = []
   for await (const { key } of storage.list(leaseFolder(source), { signal })) {
     const bytes = await unlessGone(storage.get(key, { signal }))
@@ -36,7 +43,7 @@ export async function removeSigned(
   }
   const keys = [...Array.from(struck, ({ key }) => key), ...leases]
   await eachLimit(keys, atOnce, signal, (key, inner) => storage.delete(key, { signal: inner }))
-  return { objects: struck.size, lost: lossOf(objects, struck) }
+  return removed
 }
 
 /** The first numbers that nobody else has, up to where somebody else's follow. */
