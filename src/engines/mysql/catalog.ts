@@ -5,25 +5,23 @@ import { quoteName, quoteNames, quotePlain, quoteText } from './sql.ts'
 
 /**
  * How a column's text goes back in: as it is; as text of a character set, without which JSON and the types of addresses
- * refuse it; or as a member of an ENUM, whose empty error value comes back only with a warning.
+ * refuse it; as a member of an ENUM, whose empty error value comes back only with a warning; or as the moment until
+ * which a row of a system-versioned table held.
  */
-export type ColumnLoad = 'plain' | 'text' | 'enum' | 'until2038' | 'until2106'
+export type ColumnLoad = 'plain' | 'text' | 'enum' | 'until'
 
 /**
  * MariaDB's end of a row that is still there is the last moment of a TIMESTAMP, which came later from 11.5 on: under the
- * other one's the row would be history.
+ * other one's the row would be history. Whoever takes the rows in says which is its own, be it through the stock client.
  */
-const lastMoments = {
-  until2038: { other: '2106-02-07 06:28:15.999999', own: '2038-01-19 03:14:07.999999' },
-  until2106: { other: '2038-01-19 03:14:07.999999', own: '2106-02-07 06:28:15.999999' },
-} as const
+const lastMoments = `'2038-01-19 03:14:07.999999','2106-02-07 06:28:15.999999'`
+const ownLastMoment = `ELT(1 /*!110500 + 1 */,${lastMoments})`
 
 /** What goes into a column that is not loaded as it is; undefined for one that is. */
 export function loadedValue(load: ColumnLoad, value: string): string | undefined {
   if (load === 'text') return `CONVERT(${value} USING utf8mb4)`
-  if (load !== 'until2038' && load !== 'until2106') return undefined
-  const { other, own } = lastMoments[load]
-  return `IF(${value} = '${other}', '${own}', ${value})`
+  if (load !== 'until') return undefined
+  return `IF(${value} IN (${lastMoments}), ${ownLastMoment}, ${value})`
 }
 
 const textTypes = new Set(['json', 'uuid', 'inet4', 'inet6'])
@@ -107,6 +105,11 @@ export const systemDatabases: ReadonlySet<string> = new Set([
   'sys',
   'ndbinfo',
 ])
+
+/** For a select of the tables that are not the server's own. */
+export const fromUserTables =
+  `FROM information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') ` +
+  `AND TABLE_SCHEMA NOT IN (${[...systemDatabases].map((name) => `'${name}'`).join(',')})`
 
 /** Engines whose rows live elsewhere, or nowhere. */
 const rowlessEngines = new Set(['BLACKHOLE', 'FEDERATED', 'CONNECT', 'SPIDER', 'MRG_MYISAM'])
@@ -227,11 +230,12 @@ class CatalogReader {
         (column) => !/\bGENERATED\b|PERSISTENT/i.test(column[3] ?? '') || isDefault(column[3]),
       )
       .map(([, column, type]) => createColumn(column ?? '', type ?? ''))
-    // Row start and end are hidden unless the table names them.
-    if (versioned && !/PERIOD FOR SYSTEM_TIME/i.test(create)) {
-      for (const hidden of ['row_start', 'row_end']) columns.push(createColumn(hidden, 'timestamp'))
-    } else if (versioned) {
-      for (const period of periodColumns(create)) columns.push(createColumn(period, 'timestamp'))
+    if (versioned) {
+      const [start, end] = periodColumns(create)
+      columns.push(createColumn(start, 'timestamp'), {
+        ...createColumn(end, 'timestamp'),
+        load: 'until',
+      })
     }
     const head = parts.columns.find((column) => column[1] === parts.keys[0]?.[1])
     // A key on a prefix of a column does not sort the table by the column.
@@ -393,9 +397,11 @@ export function loadOf(type: string): ColumnLoad {
   return textTypes.has(type) ? 'text' : type === 'enum' ? 'enum' : 'plain'
 }
 
-function periodColumns(create: string): string[] {
+/** From when and until when a row held: hidden columns unless the table names them. */
+function periodColumns(create: string): readonly [start: string, end: string] {
   const match = /PERIOD FOR SYSTEM_TIME \(`((?:[^`]|``)+)`, ?`((?:[^`]|``)+)`\)/i.exec(create)
-  return match ? match.slice(1).map((name) => name.replaceAll('``', '`')) : []
+  const [, start = 'row_start', end = 'row_end'] = match ?? []
+  return [start.replaceAll('``', '`'), end.replaceAll('``', '`')]
 }
 
 function group(rows: (string | null)[][]): Map<string, (string | null)[][]> {

@@ -18,8 +18,8 @@ import { parseRange } from './copy-plan.ts'
 import { insertRows } from './insert.ts'
 import { openLoader } from './load.ts'
 import type { Source } from './base.ts'
-import type { Flavor } from './flavor.ts'
 import type { Session } from './protocol/session.ts'
+import { keepHistory } from './script.ts'
 import { SessionPool } from './session-pool.ts'
 import { quoteNames, quoteText } from './sql.ts'
 import { TargetSettings } from './target-settings.ts'
@@ -30,10 +30,7 @@ const sessionsMax = 64
 type Place = LoadTable & { readonly transactional: boolean; readonly versioned: boolean }
 
 /** Takes the rows of a copy into a server. */
-export async function openMysqlCopy(
-  { endpoint, flavor }: Source,
-  options: OpenCopy,
-): Promise<CopyWriter> {
+export async function openMysqlCopy({ endpoint }: Source, options: OpenCopy): Promise<CopyWriter> {
   const { signal, log } = options
   await using stack = new AsyncDisposableStack()
   const control = await openLoader({ endpoint, unlogged: false, signal })
@@ -66,12 +63,11 @@ export async function openMysqlCopy(
     return one
   })
   const kept = stack.move()
-  return new MysqlWriter({ options, flavor, control, pool, canLocal, clearing, kept })
+  return new MysqlWriter({ options, control, pool, canLocal, clearing, kept })
 }
 
 type Parts = {
   readonly options: OpenCopy
-  readonly flavor: Flavor
   readonly control: Session
   readonly pool: SessionPool<{ readonly session: Session }>
   readonly canLocal: boolean
@@ -134,9 +130,7 @@ class MysqlWriter implements CopyWriter {
     rows: AsyncIterable<RowBlock>,
     signal: AbortSignal,
   ): Promise<bigint> {
-    if (place.versioned) {
-      await session.query('SET SESSION system_versioning_insert_history = 1', { signal })
-    }
+    if (place.versioned) await session.query(keepHistory, { signal })
     const { link, run } = this.#parts.options
     const mark = { table: chunk.table, index: chunk.index, run, rows: 0n }
     if (!place.transactional) return this.#loadSolid(session, place, { mark, rows, chunk }, signal)
@@ -212,7 +206,7 @@ class MysqlWriter implements CopyWriter {
   async #prepare(table: TableShape, index: number, signal: AbortSignal): Promise<Place> {
     const { control } = this.#parts
     if (this.#clearing.has(index)) await this.#empty(table, index, signal)
-    return readPlace(control, this.#parts.flavor, table, signal)
+    return readPlace(control, table, signal)
   }
 
   async clear(
@@ -250,12 +244,7 @@ class MysqlWriter implements CopyWriter {
   }
 }
 
-async function readPlace(
-  session: Session,
-  flavor: Flavor,
-  table: TableShape,
-  signal: AbortSignal,
-): Promise<Place> {
+async function readPlace(session: Session, table: TableShape, signal: AbortSignal): Promise<Place> {
   const [database = '', name = ''] = table.target
   const where = `TABLE_SCHEMA = ${quoteText(database)} AND TABLE_NAME = ${quoteText(name)}`
   const facts = await session.one(
@@ -271,12 +260,11 @@ async function readPlace(
   const types = new Map(rows.map(([column, type]) => [column ?? '', type ?? '']))
   const versioned = facts[1] === 'SYSTEM VERSIONED'
   const end = versioned ? await readPeriodEnd(session, where, signal) : undefined
-  const until = flavor.number >= 110_500 ? 'until2106' : 'until2038'
   const columns = table.columns
     .filter((column) => !column.generated)
     .map(({ name: column }) => ({
       name: column,
-      load: column === end ? until : loadOf(types.get(column) ?? ''),
+      load: column === end ? 'until' : loadOf(types.get(column) ?? ''),
     }))
   return {
     database,

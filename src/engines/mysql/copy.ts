@@ -4,7 +4,7 @@ import { readRows } from './base.ts'
 import { hasRows, loadRows, readCatalog, selectRows, type Table } from './catalog.ts'
 import { parseFlavor } from './flavor.ts'
 import { RowKernel } from './row-kernel.ts'
-import { createDatabase, loadSettings } from './script.ts'
+import { createDatabase, keepHistory, loadSettings } from './script.ts'
 import type { Endpoint } from './protocol/endpoint.ts'
 import { Session } from './protocol/session.ts'
 import { openLoader } from './load.ts'
@@ -48,6 +48,7 @@ export async function copySelection(
       signal,
     )
     const content = owned(rows)
+    if (table.versioned) await target.query(keepHistory, { signal })
     const loaded = await target.load(loadRows(table, table.columns, 'rows'), content, { signal })
     if (loaded.affectedRows !== counted.rows) {
       throw new Fault(

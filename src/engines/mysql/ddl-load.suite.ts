@@ -57,7 +57,9 @@ export function stagingTests(start: StartServer): void {
   test('bases of a large database are taken while one of its tables is emptied over and over', async () => {
     await using server = await start()
     const many = Array.from({ length: 300 }, (_, n) => `create table t${n} (id int primary key)`)
-    await server.query(`create database d; use d; create table z_staging (v text); ${many.join(';')}`)
+    await server.query(
+      `create database d; use d; create table z_staging (v text); ${many.join(';')}`,
+    )
     const stop = new AbortController()
     const load = repeat(server, stop.signal, (i) =>
       i % 3 === 0 ? 'truncate d.z_staging' : `insert into d.z_staging values ('${i}')`,

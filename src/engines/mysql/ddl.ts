@@ -1,3 +1,6 @@
+import type { Flavor } from './flavor.ts'
+import { readWords } from './sql-words.ts'
+
 /** A table's own statement taken apart, so that its rows can go in before its secondary indexes. */
 export type SplitTable = {
   /** Makes the table with what its rows need. */
@@ -118,6 +121,16 @@ export function splitTable(create: string, defer: boolean): SplitTable {
     indexes,
     foreignKeys,
   }
+}
+
+/**
+ * The statement that adds foreign keys, as a server takes it. MySQL 5.6 adds them in place under names that it then does
+ * not find, where these have other characters than letters and digits: every row of the child is refused.
+ */
+export function adaptForeignKeys(alter: string, flavor: Flavor): string {
+  if (flavor.family === 'mariadb' || flavor.number >= 50_700) return alter
+  const isOdd = [...readWords(alter)].some(({ kind, text }) => kind === 'name' && /\W/.test(text))
+  return isOdd ? `${alter}, ALGORITHM = COPY` : alter
 }
 
 /** Whether the primary key starts with the column, so that no other index is needed for its counter. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { oddTable } from '../../../test/support/mysql-every-type.ts'
 import {
   Capture,
   checksums,
@@ -46,3 +47,22 @@ for (const native of ['OFF', 'ON']) {
     ])
   })
 }
+
+test('a child takes rows after a restore, whatever its parent is called', async () => {
+  await using server = await startMysql()
+  const parent = `\`${oddTable.replaceAll('`', '``')}\``
+  await server.query('create database d')
+  await server.query(
+    `create table ${parent} (id int primary key) engine=innodb; create table c (id int primary key, pid int, foreign key (pid) references ${parent} (id)) engine=innodb`,
+    [],
+    'd',
+  )
+  await server.query(`insert into d.${parent} values (1), (2); insert into d.c values (10, 1)`)
+  await using capture = await Capture.start(server.url)
+  using base = await takeBase(capture.engine)
+  await using target = await startMysql()
+  await mysql.restore(requestOf(base, undefined, target.url))
+  assert.deepEqual(await checksums(target), await checksums(server))
+  await target.query('insert into d.c values (20, 2)')
+  await assert.rejects(target.query('insert into d.c values (30, 3)'), /foreign key/)
+})

@@ -6,7 +6,8 @@ import { eachLimit, tasks } from '#base/tasks'
 import type { BaseReader } from '#engines'
 import { loadRows } from './catalog.ts'
 import { complain } from './complain.ts'
-import { splitTable } from './ddl.ts'
+import { adaptForeignKeys, splitTable } from './ddl.ts'
+import { type Flavor, parseFlavor } from './flavor.ts'
 import { insertRows } from './insert.ts'
 import {
   catalogPath,
@@ -21,6 +22,7 @@ import { Session } from './protocol/session.ts'
 import {
   createDatabase,
   createView,
+  keepHistory,
   loadSettings,
   programSettings,
   setSequence,
@@ -47,12 +49,15 @@ export type LoadOptions = {
 
 type Job = { readonly table: StoredTable; readonly file: StoredFile }
 
+/** What the server that is filled is, and whether it takes local files. */
+type Target = { readonly flavor: Flavor; readonly canLocal: boolean }
+
 /** A base on its way into a server: `begin` makes tables and rows, `finish` what must not run while log is replayed. */
 export class Load {
   readonly objects: readonly StoredObject[]
   readonly #options: LoadOptions
   readonly #control: Session
-  readonly #canLocal: boolean
+  readonly #target: Target
   rows = 0
   /** What could not be made again, for the operator. */
   readonly refused: string[] = []
@@ -61,12 +66,12 @@ export class Load {
     objects: readonly StoredObject[],
     options: LoadOptions,
     control: Session,
-    canLocal: boolean,
+    target: Target,
   ) {
     this.objects = objects
     this.#options = options
     this.#control = control
-    this.#canLocal = canLocal
+    this.#target = target
   }
 
   static async open(options: LoadOptions): Promise<Load> {
@@ -76,8 +81,9 @@ export class Load {
       if (isSelected(object, selection)) objects.push(object)
     }
     const control = await openLoader(options)
-    const row = await control.one('SELECT @@global.local_infile', options)
-    return new Load(objects, options, control, row?.[0] === '1')
+    const row = await control.one('SELECT @@global.local_infile, @@global.version', options)
+    const target = { canLocal: row?.[0] === '1', flavor: parseFlavor(row?.[1] ?? '') }
+    return new Load(objects, options, control, target)
   }
 
   get tables(): StoredTable[] {
@@ -91,7 +97,7 @@ export class Load {
     const { tables } = this
     progress.totalBytes = tables.reduce((sum, table) => sum + sizeOf(table), 0)
     progress.doneBytes = 0
-    if (!this.#canLocal) {
+    if (!this.#target.canLocal) {
       this.#options.log.warn(
         'the target has local_infile off: rows go in by INSERT, which is slower',
       )
@@ -164,14 +170,9 @@ export class Load {
   ): Promise<void> {
     const { files, progress } = this.#options
     progress.current = `${table.database}.${table.name}`
-    const keepHistory = table.versioned ? 1 : 0
-    if (table.versioned) {
-      await session.query(`SET SESSION system_versioning_insert_history = ${keepHistory}`, {
-        signal,
-      })
-    }
+    if (table.versioned) await session.query(keepHistory, { signal })
     const content = counted(files.read(file.path, { signal }), progress)
-    const rows = this.#canLocal
+    const rows = this.#target.canLocal
       ? await this.#local(session, table, { path: file.path, content }, signal)
       : await this.#insert(session, table, content, signal)
     if (rows !== file.rows) {
@@ -224,9 +225,9 @@ export class Load {
     const { foreignKeys } = splitTable(table.create, false)
     if (foreignKeys.length === 0) return
     await this.#run(`USE ${quoteName(table.database)}`)
-    await this.#run(
-      `ALTER TABLE ${quoteNames(table.database, table.name)} ${foreignKeys.join(', ')}`,
-    )
+    const at = quoteNames(table.database, table.name)
+    const alter = `ALTER TABLE ${at} ${foreignKeys.join(', ')}`
+    await this.#run(adaptForeignKeys(alter, this.#target.flavor))
   }
 
   async #sequence(object: Extract<StoredObject, { kind: 'sequence' }>): Promise<void> {

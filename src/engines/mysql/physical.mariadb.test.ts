@@ -67,7 +67,16 @@ test('a physical base is prepared on restore, and the log behind it replayed', a
     (error) => isFault(error, 'usage') && /directory with --to.* --only/.test(error.hint ?? ''),
   )
   await mysql.restore(
-    requestOf(base, capture.archive, target.url, { ...more, only: ['types.numbers'] }),
+    requestOf(base, capture.archive, target.url, {
+      ...more,
+      only: ['types.numbers', 'types.history'],
+    }),
   )
-  assert.deepEqual(await checksums(target), { 'types.numbers': wanted['types.numbers'] })
+  assert.deepEqual(await checksums(target), {
+    'types.history': wanted['types.history'],
+    'types.numbers': wanted['types.numbers'],
+  })
+  const history =
+    'select a, b, row_start, row_end from types.history for system_time all order by 1, 4'
+  assert.deepEqual(await target.query(history), await server.query(history))
 })

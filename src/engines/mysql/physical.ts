@@ -9,6 +9,7 @@ import { mortal } from '#base/mortal'
 import { systemTime } from '#base/time'
 import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
 import { readForeignKeys, type Source } from './base.ts'
+import { fromUserTables } from './catalog.ts'
 import { readStamp } from './dump.ts'
 import type { Flavor } from './flavor.ts'
 import { chooseHistory } from './history.ts'
@@ -244,6 +245,7 @@ async function describe(
   const row = await session.one('SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)', {
     signal,
   })
+  const tables = await session.one(`SELECT COUNT(*) ${fromUserTables}`, { signal })
   return {
     engine: 'mysql',
     flavor: flavor.family,
@@ -261,6 +263,8 @@ async function describe(
       gtids: gtids.replaceAll(/\s/g, ''),
       'binlog-file': name,
       'binlog-position': offset,
+      // For a proof, to tell that nothing came back from that there was nothing.
+      tables: tables?.[0] ?? '',
     },
   }
 }

@@ -3,7 +3,9 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
+import { silentLog } from '#base/log'
 import type { Target } from '#change'
+import type { BaseFacts } from '#engines'
 import { makeEverything } from '../../../test/support/mysql-every-type.ts'
 import {
   Capture,
@@ -277,6 +279,26 @@ export function scratchTests(start: StartServer): void {
       .restore(requestOf(base, capture.archive, to, more))
       .catch((error: unknown) => error)
     assert.ok(isFault(twice, 'refused'), String(twice))
+  })
+
+  test('a proof that found no table to check says so, and holds only where the base has none', async () => {
+    await using server = await start()
+    const signal = AbortSignal.timeout(60_000)
+    await using engine = await mysql.open(server.url, { signal, log: silentLog })
+    using base = await takeBase(engine, 1)
+    using scratch = new Scratch('proved-empty')
+    giveToServerUser(scratch.path)
+    const look = async (facts: BaseFacts, folder: string) => {
+      const request = requestOf({ ...base, facts }, undefined, '', { serverBin: server.bin })
+      const { checks } = await mysql.prove(request, scratch.join(folder))
+      const check = checks.find(({ name }) => name === 'CHECK TABLE')
+      return { ok: check?.ok, said: check?.said }
+    }
+    const said = 'the base has no tables: nothing to check'
+    assert.deepEqual(await look(base.facts, 'none'), { ok: true, said })
+    const lost = { ...base.facts, details: { ...base.facts.details, tables: '2' } }
+    const missing = 'nothing was checked: no table came back, and the base has 2'
+    assert.deepEqual(await look(lost, 'lost'), { ok: false, said: missing })
   })
 }
 

@@ -2,7 +2,7 @@ import { join, resolve } from 'node:path'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { Fault, isFault } from '#base/faults'
-import type { BaseFacts, RestoreRequest, RestoreResult } from '#engines'
+import type { RestoreRequest, RestoreResult } from '#engines'
 import { systemDatabases } from './catalog.ts'
 import { copySelection } from './copy.ts'
 import { type Flavor, parseFlavor } from './flavor.ts'
@@ -27,6 +27,7 @@ import { quoteName, quoteNames } from './sql.ts'
 import { StatementFilter } from './statements.ts'
 import { type Selection, selectTables } from './targets.ts'
 import { TargetSettings } from './target-settings.ts'
+import { checkFamily, checkRowEnds, makesVersioned, sourceOf } from './target-version.ts'
 import { loadUsers } from './users.ts'
 
 /** Brings a base and the log behind it back: into a server that runs, or into a new data directory. */
@@ -42,6 +43,8 @@ function isUrl(to: string): boolean {
 type Plan = ReplayPlan & {
   /** Some statement or cascade may have touched the wanted tables in a way that the events of those alone do not tell. */
   readonly needsWhole: string | undefined
+  /** A table gets a history in the log. */
+  readonly makesVersioned: boolean
 }
 
 export async function makePlan(
@@ -51,11 +54,16 @@ export async function makePlan(
   progress.phase = 'read log'
   const filter = new StatementFilter(selectTables(request.only))
   if (!archive) {
-    return { transactions: 0, last: undefined, reached: base.consistent, needsWhole: undefined }
+    const nothing = { transactions: 0, last: undefined, reached: base.consistent }
+    return { ...nothing, needsWhole: undefined, makesVersioned: false }
   }
-  const onStatement = (sql: Buffer, database: string) => filter.see(sql, database)
+  let versioned = false
+  const onStatement = (sql: Buffer, database: string) => {
+    filter.see(sql, database)
+    versioned ||= makesVersioned(sql)
+  }
   const plan = await planReplay(archive, base.first, target, { signal, onStatement })
-  return { ...plan, needsWhole: filter.doubt }
+  return { ...plan, needsWhole: filter.doubt, makesVersioned: versioned }
 }
 
 async function intoServer(request: RestoreRequest, plan: Plan): Promise<RestoreResult> {
@@ -102,6 +110,10 @@ async function fillServer(
       request.log.info('the wanted tables are restored through a scratch server', { said: cascade })
       return await throughScratch(request, plan, endpoint)
     }
+    if (plan.transactions > 0) {
+      const found = { tables: load.tables, inLog: plan.makesVersioned }
+      checkRowEnds(sourceOf(base), flavor, found)
+    }
     await makeRoom(session, load, request, selection)
     await load.begin()
     const gtids = await replayInto(request, plan, { endpoint, selection, unlogged })
@@ -133,17 +145,6 @@ async function replayInto(
 async function readFlavor(session: Session, signal: AbortSignal): Promise<Flavor> {
   const row = await session.one('SELECT @@global.version', { signal })
   return parseFlavor(row?.[0] ?? '')
-}
-
-function checkFamily(base: BaseFacts, target: Flavor): void {
-  const source = parseFlavor(base.flavor === 'mariadb' ? `${base.version}-MariaDB` : base.version)
-  const older = Math.floor(target.number / 100) < Math.floor(source.number / 100)
-  if (target.family === source.family && !(older && target.family === 'mysql')) return
-  throw new Fault(
-    'unsupported',
-    `restore a base of ${base.flavor} ${base.version}: the target is ${target.family} ${target.version}`,
-    { hint: 'Restore into a server of the same family and of the same or a newer version.' },
-  )
 }
 
 /** Refuses to overwrite, or removes what is in the way; returns whether the target held no data of users at all. */

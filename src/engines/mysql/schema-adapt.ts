@@ -1,10 +1,10 @@
 import type { Finding } from '#change/finding'
 import type { SchemaObject } from '#change/schema'
-import { putTogether, splitTop, takeApart } from './ddl.ts'
+import { adaptForeignKeys, putTogether, splitTop, takeApart } from './ddl.ts'
 import type { Flavor } from './flavor.ts'
 import { mapCollations } from './schema-collations.ts'
 import { readStatement } from './schema-statement.ts'
-import { maskStrings, readWords } from './sql-words.ts'
+import { maskStrings } from './sql-words.ts'
 
 /** What a target can hold. */
 export type Ability = {
@@ -279,16 +279,6 @@ function adaptKeys(sql: string, flavor: Flavor, say: Said): string {
       return adaptKey(clause.trim(), flavor)
     })
     .join(', ')
-}
-
-/**
- * MySQL 5.6 adds a foreign key in place under names that it then does not find, where these have other characters than
- * letters and digits: every row of the child is refused.
- */
-function adaptForeignKeys(sql: string, flavor: Flavor): string {
-  if (flavor.family === 'mariadb' || flavor.number >= 50_700) return sql
-  const odd = [...readWords(sql)].some(({ kind, text }) => kind === 'name' && /\W/.test(text))
-  return odd ? `${sql}, ALGORITHM = COPY` : sql
 }
 
 const mariadbOptions =

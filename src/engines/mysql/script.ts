@@ -49,6 +49,9 @@ export function setSequence(sequence: Extract<StoredObject, { kind: 'sequence' }
   return `SELECT SETVAL(${at}, ${sequence.next}, 0, ${sequence.cycles})`
 }
 
+/** Lets rows of a system-versioned table come with the times for which they held (MariaDB 10.11 and later). */
+export const keepHistory = 'SET SESSION system_versioning_insert_history = 1'
+
 const delimiter = '//redoubt//'
 
 /** The whole base as one script for the stock client, run in the base's own folder. */
@@ -73,7 +76,7 @@ function* writeObject(object: StoredObject): Generator<Buffer, void, void> {
   if (object.kind === 'sequence') lines.push(object.create, setSequence(object))
   if (object.kind === 'table') {
     lines.push(object.create)
-    if (object.versioned) lines.push('SET SESSION system_versioning_insert_history = 1')
+    if (object.versioned) lines.push(keepHistory)
     for (const file of object.files) lines.push(loadRows(object, object.columns, file.path))
     if (object.versioned) lines.push('SET SESSION system_versioning_insert_history = 0')
   }
