@@ -3,6 +3,7 @@ import type { Log } from '#base/log'
 import type { Position } from '#change'
 import type { BeginCopy, Chunk, CopyReader, Encoding, RowBlock } from '#change/copy'
 import type { TableShape } from '#change/schema'
+import { makePublication } from './changes/publication.ts'
 import { type BlockCut, cutBlocks, parseRange, rangeCondition } from './chunks.ts'
 import {
   type Address,
@@ -229,6 +230,12 @@ async function takeSnapshot(
     for (const session of [keeper, leader]) await session.query(readerSettings('UTF8'), { signal })
     // Before the snapshot: what was truncated or rewritten behind it would look empty.
     await lockTables(keeper, tables, signal)
+    if (follow !== undefined) {
+      // Before the slot, and seen by it.
+      const names = tables.map((table) => table.name)
+      await using session = await openSession(address, { signal })
+      await makePublication(session, { name: follow, tables: names, signal })
+    }
     if (follow !== undefined) slot = await makeSlot(address, slotName(follow), { signal, log })
     const at = slot ? slot.at : await logEnd(keeper, facts, signal)
     await leader.query('begin isolation level repeatable read, read only', { signal })

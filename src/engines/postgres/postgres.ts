@@ -13,6 +13,7 @@ import type {
   Use,
 } from '#engines'
 import { takePhysicalBase } from './base.ts'
+import { PostgresChanges } from './changes/changes.ts'
 import { type Address, openSession, parseAddress, type Session } from './connection.ts'
 import { readFacts, type ServerFacts, toSourceFacts } from './facts.ts'
 import { PostgresLog } from './log.ts'
@@ -63,6 +64,7 @@ class PostgresEngine implements Engine {
   readonly facts: SourceFacts
   readonly schema: PostgresSchema
   readonly rows: PostgresRows
+  readonly changes: PostgresChanges
   readonly #address: Address
   readonly #server: ServerFacts
   readonly #log: Log
@@ -76,6 +78,7 @@ class PostgresEngine implements Engine {
     this.facts = toSourceFacts(server)
     this.schema = new PostgresSchema(address, server)
     this.rows = new PostgresRows(address, server)
+    this.changes = new PostgresChanges(address, server)
   }
 
   async probe(use: Use, options: { readonly signal: AbortSignal }): Promise<Finding[]> {

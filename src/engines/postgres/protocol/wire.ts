@@ -178,19 +178,28 @@ export class Wire {
     const begunMs = silenceMaxMs === undefined ? 0 : performance.now()
     for (;;) {
       signal.throwIfAborted()
-      const isNew = this.#runLeft === 0 && this.#buffered >= headBytes
-      if (isNew && this.#peek(headBytes)[0] !== copyData) return undefined
-      const run = this.#cutRun()
-      if (run) return run
+      const run = this.pollRun()
+      if (run || this.#isOtherMessage()) return run
       if (this.#ended) throw this.#lost()
       if (this.#buffered === 0) this.#onDrained?.()
-      this.#stream.resume()
+      if (!this.#resumeTimer) this.#stream.resume()
       const leftMs = begunMs + (silenceMaxMs ?? Number.POSITIVE_INFINITY) - performance.now()
       if (leftMs <= 0) {
         throw new Fault('timeout', `read from ${this.#what}: nothing came in ${silenceMaxMs} ms`)
       }
       await this.#arrival(signal, leftMs)
     }
+  }
+
+  /** As `copyRun`, of what is here already. */
+  pollRun(): CopyRun | undefined {
+    return this.#isOtherMessage() ? undefined : this.#cutRun()
+  }
+
+  #isOtherMessage(): boolean {
+    return (
+      this.#runLeft === 0 && this.#buffered >= headBytes && this.#peek(headBytes)[0] !== copyData
+    )
   }
 
   // What is in the first chunk, up to another message, or to a head that is not whole.
