@@ -3,7 +3,6 @@ import type { Progress } from '#base/progress'
 import type { Log } from '#base/log'
 import type { Commit, LogReader, LogSource, Position, Target } from '#change'
 import type { ChangeSource } from '#change/batch'
-import type { ChangeSource } from '#change/batch'
 import type { CopySource, CopyTarget } from '#change/copy'
 import type { Finding } from '#change/finding'
 import type { SchemaSource, SchemaTarget } from '#change/schema'
@@ -119,8 +118,6 @@ export interface Engine extends AsyncDisposable {
   readonly schema?: (SchemaSource & SchemaTarget) | undefined
   /** Reads all rows as of one position, and takes rows in. */
   readonly rows?: (CopySource & CopyTarget) | undefined
-  /** Reads what changes, decoded. */
-  readonly changes?: ChangeSource | undefined
   /** Reads what changes, decoded. */
   readonly changes?: ChangeSource | undefined
   /** Checks the source for a use; all findings, not the first. */
