@@ -23,7 +23,7 @@ const failuresMax = 6
  * Where commits need not wait for us, what comes within so long is taken together: each wake-up, and each sync of the
  * journal, costs more than the bytes of a commit.
  */
-const gatherMs = 100
+const gatherLongMs = 100
 /** With more at once there is a backlog to catch up with. */
 const gatherBytesMax = 128 * 1024
 const reconnect = { triesMax: 12, firstDelayMs: 50, delayMaxMs: 5_000 }
@@ -37,11 +37,14 @@ type Link = {
 
 type Item = LogBlock | LogBeat
 
+/** Less where somebody waits to see what is committed. */
+type Options = LogOptions & { readonly gatherMs?: number | undefined }
+
 /** The binary log of one server, from a place on, as raw bytes of its files. One `read` at a time. */
 export class BinlogSource implements LogSource, AsyncDisposable {
   readonly #endpoint: Endpoint
   readonly #flavor: Flavor
-  readonly #options: LogOptions
+  readonly #options: Options
   readonly #serverId: number
   readonly #replicaUuid = randomUUID()
   #history: string
@@ -55,7 +58,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
   /** All transactions up to the cursor: by them the log of another server is joined to this one's. */
   #gtids: GtidSet | undefined
 
-  constructor(endpoint: Endpoint, flavor: Flavor, history: string, options: LogOptions) {
+  constructor(endpoint: Endpoint, flavor: Flavor, history: string, options: Options) {
     this.#endpoint = endpoint
     this.#flavor = flavor
     this.#history = history
@@ -113,6 +116,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     if (!link) throw new Fault('unreachable', 'read binary log: the connection is gone')
     await using watch = this.#watch(link, signal)
     const reader = new FileReader(cursor, this.#flavor.family)
+    const { gatherMs = gatherLongMs } = this.#options
     let acked = this.#acked
     for await (const dumped of link.dump.read(signal)) {
       let block: LogBlock | undefined

@@ -14,6 +14,7 @@ import type {
 } from '#engines'
 import { takeLogicalBase } from './base.ts'
 import { writeBeat } from './beat.ts'
+import { MysqlChanges } from './changes/changes.ts'
 import { MysqlRows } from './copy-rows.ts'
 import { type Flavor, parseFlavor } from './flavor.ts'
 import { isGtid } from './gtid.ts'
@@ -80,6 +81,7 @@ class MysqlEngine implements Engine {
   readonly facts: SourceFacts
   readonly schema: MysqlSchema
   readonly rows: MysqlRows
+  readonly changes: MysqlChanges
   readonly #endpoint: Endpoint
   readonly #flavor: Flavor
   readonly #log: Log
@@ -91,7 +93,9 @@ class MysqlEngine implements Engine {
     this.#flavor = flavor
     this.facts = facts
     this.schema = new MysqlSchema(endpoint, flavor)
-    this.rows = new MysqlRows({ endpoint, flavor, history: facts.history })
+    const source = { endpoint, flavor, history: facts.history }
+    this.rows = new MysqlRows(source)
+    this.changes = new MysqlChanges(source)
     this.#session = session
     this.#log = log
   }

@@ -1,0 +1,4 @@
+import { startMariadb } from '../../../../test/support/servers/mariadb.ts'
+import { changesTests } from './changes.suite.ts'
+
+changesTests(startMariadb)
