@@ -25,9 +25,18 @@ export type CopiedVault = Copied & {
  * source's log. What is there already is left alone; a copy that was broken off goes on when it is run again.
  */
 export async function copyVault(request: CopyVaultRequest): Promise<CopiedVault> {
-  const { from, to, signal, dryRun } = request
-  const copied = await copySnapshots(from.repository, to.repository, request)
-  if (dryRun) return { ...copied, bases: [], logs: [] }
+  const { from, to, dryRun } = request
+  if (dryRun) {
+    return {
+      ...(await copySnapshots(from.repository, to.repository, request)),
+      bases: [],
+      logs: [],
+    }
+  }
+  // Until the records stand: a base without one would be taken for one whose record is gone.
+  await using lock = await to.repository.lock('shared', request)
+  const { signal } = lock
+  const copied = await copySnapshots(from.repository, to.repository, { ...request, signal })
   const theirs = await to.repository.snapshots({ signal })
   const ours = await from.repository.snapshots({ signal })
   const bases: string[] = []
@@ -56,7 +65,9 @@ export async function copyBase(request: {
   readonly progress: Progress
   readonly signal: AbortSignal
 }): Promise<void> {
-  const { from, to, base, progress, signal } = request
+  const { from, to, base, progress } = request
+  await using lock = await to.repository.lock('shared', request)
+  const { signal } = lock
   await copySnapshots(from.repository, to.repository, { ids: [base.snapshot], progress, signal })
   const ours = await from.repository.snapshots({ signal })
   const snapshot = copyOf(base, ours, await to.repository.snapshots({ signal }))

@@ -1,7 +1,8 @@
 import { type CopiedVault, copyVault } from '#backup/copy'
 import { retain, type Retained } from '#backup/retain'
+import { findUnnamedBases } from '#backup/unnamed-bases'
 import type { Progress } from '#base/progress'
-import type { LogFinding } from '#vault'
+import type { LogFinding, Snapshot } from '#vault'
 import { type CheckReport, checkRepository } from '#vault/repository/check'
 import { type DataSubset, parseSubset } from '#vault/repository/check-data'
 import type { ForgetOptions } from '#vault/repository/forget'
@@ -20,7 +21,7 @@ export type { Retained } from '#backup/retain'
 export type VaultCheck = {
   readonly ok: boolean
   readonly repository: CheckReport
-  /** Of catalog and log. */
+  /** Of catalog and log, and bases that no record names. */
   readonly log: readonly LogFinding[]
 }
 
@@ -32,8 +33,15 @@ export async function checkVault(
 ): Promise<VaultCheck> {
   await using vault = await openVaultAt(address, around)
   const { signal } = around
-  const repository = await checkRepository(vault.repository, { ...options, signal })
-  const log = await vault.check({ signal, readData: options.readData !== undefined })
+  let snapshots: readonly Snapshot[] = []
+  const onSnapshots = (found: readonly Snapshot[]) => {
+    snapshots = found
+  }
+  const repository = await checkRepository(vault.repository, { ...options, signal, onSnapshots })
+  const log = [
+    ...(await vault.check({ signal, readData: options.readData !== undefined })),
+    ...(await findUnnamedBases(vault, snapshots, { signal })),
+  ]
   const ok = repository.ok && log.every((finding) => finding.severity !== 'damaged')
   return { ok, repository, log }
 }

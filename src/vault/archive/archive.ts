@@ -25,7 +25,7 @@ export type LogSpan = {
 export type LogFinding = {
   /** `damaged`: something cannot be restored. `warns`: something the operator should know. `notes`: harmless. */
   readonly severity: 'damaged' | 'warns' | 'notes'
-  /** A code of the table of faults, or `stranger`, `leftover`, `hole`. */
+  /** A code of the table of faults, or `stranger`, `leftover`, `hole`, `unnamed`. */
   readonly code: string
   /** Key of the object. */
   readonly object?: string | undefined

@@ -43,6 +43,8 @@ export type CheckOptions = {
   /** Packs whose data is read and proved; none by default. */
   readonly readData?: DataSubset | undefined
   readonly progress?: Progress | undefined
+  /** Called once with every snapshot that can be read, as listed at the beginning. */
+  readonly onSnapshots?: ((snapshots: readonly Snapshot[]) => void) | undefined
   readonly random?: (() => number) | undefined
   readonly time?: Time | undefined
 }
@@ -94,6 +96,7 @@ class Check {
     // Snapshots are listed before the index is loaded, and that before the packs: what is written meanwhile then
     // looks unused, never missing.
     const snapshots = await this.#checkSnapshots()
+    this.#options.onSnapshots?.(snapshots)
     await this.#checkKeys()
     await this.#repository.loadIndex({
       signal: this.#options.signal,

@@ -48,12 +48,8 @@ export const needless: ReadonlySet<ObjectClass> = new Set<ObjectClass>([
   'key',
 ])
 
-/** To the repository's format a snapshot that is gone was forgotten; a source or base without a record was never there. */
-const traceless: ReadonlySet<ObjectClass> = new Set<ObjectClass>([
-  'snapshot',
-  'source record',
-  'base record',
-])
+/** To the repository's format a snapshot that is gone was forgotten; a source without a record was never there. */
+const traceless: ReadonlySet<ObjectClass> = new Set<ObjectClass>(['snapshot', 'source record'])
 
 /** What can be damaged of a class brings out more in some ways of looking than in others: the others are spared. */
 function looksAt(key: string, name: LookName): boolean {
