@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
 import { isFault } from '#base/faults'
+import { seededRandom } from '#base/random'
 import type { LogBlock, Position } from '#change'
 import { type Journal, openJournal } from './journal.ts'
 
@@ -200,4 +201,39 @@ test('invariant 1: the lock of a process that died is taken over', async () => {
   await writeFile(join(directory, 'journal.lock'), '999999999 123\n')
   await using journal = await open()
   assert.equal(journal.sizeBytes, 0)
+})
+
+test('positionAt() tells the last commit before the first one that is stamped later', async () => {
+  // Some blocks end no commit, some end several, and stamps go back now and then.
+  const random = seededRandom(7)
+  const blocks = Array.from({ length: 400 }, (_, n) => {
+    const commits = Array.from({ length: Math.floor(random() * 3) }, (_unused, i) => ({
+      at: `${name(n + 1)}.${i}`,
+      timeUs: BigInt(n * 10 + Math.floor(random() * 25)),
+      id: '',
+    }))
+    return block(n, { commits, bytes: Buffer.alloc(20_000, n) })
+  })
+  const all = blocks.flatMap(({ commits }) => commits)
+  const wanted = (timeUs: bigint) => {
+    const later = all.findIndex((commit) => commit.timeUs > timeUs)
+    return (later < 0 ? all.at(-1) : all[later - 1])?.at
+  }
+  const look = async (journal: Journal) => {
+    for (let timeUs = -5n; timeUs < 4100n; timeUs += 37n) {
+      const found = await journal.positionAt(timeUs, { signal })
+      assert.equal(found?.at, wanted(timeUs), `at ${timeUs}`)
+    }
+  }
+  const limitBytes = 16 << 20
+  {
+    await using journal = await open(limitBytes)
+    assert.equal(await journal.positionAt(5n, { signal }), undefined)
+    for (const one of blocks) await journal.append(one, { signal })
+    await look(journal)
+  }
+  await using journal = await open(limitBytes)
+  await look(journal)
+  await journal.reset({ signal })
+  assert.equal(await journal.positionAt(5n, { signal }), undefined)
 })

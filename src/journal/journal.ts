@@ -25,6 +25,14 @@ export interface Journal extends LogSink, AsyncDisposable {
     after: Position | undefined,
     options: { readonly signal: AbortSignal },
   ): AsyncGenerator<LogBlock, void, void>
+  /**
+   * Where a moment falls in what is held: the last commit before the first one that is stamped later, which is where a
+   * restore to that moment ends. Undefined when the first commit held is later, or none is held. Reads at most a mark's width of records.
+   */
+  positionAt(
+    timeUs: bigint,
+    options: { readonly signal: AbortSignal },
+  ): Promise<Position | undefined>
   /** Lets go of what ends at or before the position; whole files at a time. */
   trim(upTo: Position): Promise<void>
   /** Forgets everything: the log starts anew elsewhere. Readers end with `log-lost`. */
@@ -144,6 +152,26 @@ class DirectoryJournal implements Journal {
         await this.#wait(changed, options.signal)
       }
     }
+  }
+
+  async positionAt(
+    timeUs: bigint,
+    options: { readonly signal: AbortSignal },
+  ): Promise<Position | undefined> {
+    const generation = this.#generation
+    let last: Position | undefined
+    // Those that are there now: what is trimmed meanwhile is passed over by whoever asks again.
+    for (const file of this.#files.slice()) {
+      options.signal.throwIfAborted()
+      const found = await file.commitAt(timeUs).catch((error: unknown) => {
+        throw this.#files.includes(file) && generation === this.#generation
+          ? error
+          : lost(this.#directory, last)
+      })
+      if (found !== undefined) return found === 'none' ? last : found
+      last = file.commits?.last ?? last
+    }
+    return last
   }
 
   async trim(upTo: Position): Promise<void> {

@@ -1,11 +1,20 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { Fault, fromSystem } from '#base/faults'
-import type { LogBlock } from '#change'
+import type { LogBlock, Position } from '#change'
 import { corruptRecord, decodeBody, decodeHead, encodeRecord, recordHeadBytes } from './record.ts'
 
+/** What is known of the commits up to a place: the last one, and the newest stamp, which need not be the same one's. */
+type Commits = { readonly last: Position; readonly newestUs: bigint }
+
 /** A place to start reading from without scanning the whole file. */
-type Mark = { readonly offset: number; readonly history: string; readonly first: string }
+type Mark = {
+  readonly offset: number
+  readonly history: string
+  readonly first: string
+  /** Of the file's commits before it; undefined when there are none. */
+  readonly before: Commits | undefined
+}
 
 const markEveryBytes = 256 * 1024
 /** Blocks at the end that are kept in memory: a reader that keeps up need not read the file. */
@@ -21,6 +30,7 @@ export class SpoolFile {
   readonly #marks: Mark[] = []
   #size = 0
   #last: LogBlock | undefined
+  #commits: Commits | undefined
   /** By where their records begin, oldest first. */
   readonly #tail = new Map<number, { readonly block: LogBlock; readonly end: number }>()
   #tailBytes = 0
@@ -94,6 +104,31 @@ export class SpoolFile {
     return mark?.offset ?? 0
   }
 
+  /** Of all its commits; undefined when it has none. */
+  get commits(): Commits | undefined {
+    return this.#commits
+  }
+
+  /**
+   * The last commit before the first one that is stamped later than a moment. `none` when that very commit is the file's
+   * first, undefined when no commit of the file is stamped later.
+   */
+  async commitAt(timeUs: bigint): Promise<Position | 'none' | undefined> {
+    if (!this.#commits || this.#commits.newestUs <= timeUs) return undefined
+    const mark = this.#marks.findLast(({ before }) => !before || before.newestUs <= timeUs)
+    let last = mark?.before?.last
+    for (let offset = mark?.offset ?? 0; ; ) {
+      const found = await this.read(offset)
+      if (!found) throw corruptRecord(this.path, offset)
+      const { history, commits } = found.block
+      for (const commit of commits) {
+        if (commit.timeUs > timeUs) return last ?? 'none'
+        last = { history, at: commit.at }
+      }
+      offset = found.end
+    }
+  }
+
   get first(): Mark | undefined {
     return this.#marks[0]
   }
@@ -158,7 +193,13 @@ export class SpoolFile {
       lastMark.history !== block.history ||
       this.#size - lastMark.offset >= markEveryBytes
     ) {
-      this.#marks.push({ offset: this.#size, history: block.history, first: block.first })
+      const { history, first } = block
+      this.#marks.push({ offset: this.#size, history, first, before: this.#commits })
+    }
+    for (const { at, timeUs } of block.commits) {
+      const newestUs = this.#commits?.newestUs ?? timeUs
+      const last = { history: block.history, at }
+      this.#commits = { last, newestUs: timeUs > newestUs ? timeUs : newestUs }
     }
     this.#size += size
     this.#last = { ...block, bytes: emptyBytes }
