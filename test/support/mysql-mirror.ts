@@ -196,18 +196,18 @@ function isBytes({ type, charset }: RelationColumn): boolean {
 
 function asText(column: RelationColumn): string {
   const name = quote(column.name)
-  if (/^bit/.test(column.type)) {
+  if (column.type.startsWith('bit')) {
     return `lpad(hex(${name} + 0), ${((column.modifier + 7) >> 3) * 2}, '0')`
   }
   if (/^(?:uuid|inet)/.test(column.type)) return `hex(cast(${name} as binary(16)))`
   if (isBytes(column)) return `hex(${name})`
-  if (/^float/.test(column.type)) return `cast(${name} * 1e0 as char)`
+  if (column.type.startsWith('float')) return `cast(${name} * 1e0 as char)`
   return `convert(cast(${name} as char) using utf8mb4)`
 }
 
 function comparable(column: RelationColumn | undefined, cell: Cell): Cell | number {
   if (typeof cell !== 'string' || !/^(?:float|double)/.test(column?.type ?? '')) return cell
-  return Math.fround(Number(cell)) === Number(cell) || !/^float/.test(column?.type ?? '')
+  return Math.fround(Number(cell)) === Number(cell) || column?.type.startsWith('float') !== true
     ? Number(cell)
     : Math.fround(Number(cell))
 }

@@ -20,6 +20,8 @@ export type RowsJob = {
   readonly partial: boolean
   /** Rows that were taken, all in all. */
   rows: number
+  /** The taking stops at so many. */
+  rowsMax: number
 }
 
 /** Pairs of numbers, and how many of them are taken. */
@@ -41,7 +43,7 @@ export function takeRows(job: RowsJob, room: CellRoom): 'done' | 'full' | 'broke
   // An image without any column has no bytes: there is at least one row.
   do {
     let out = room.used
-    if (out + size * images > cells.length) return 'full'
+    if (out + size * images > cells.length || job.rows >= job.rowsMax) return 'full'
     let at = job.at
     for (let image = 0; image < images; image++) {
       let patches = -1

@@ -1,4 +1,9 @@
 import { startMariadb } from '../../../../test/support/servers/mariadb.ts'
 import { changesTests } from './changes.suite.ts'
 
-changesTests(startMariadb)
+changesTests(startMariadb, {
+  names: true,
+  prepares: true,
+  patches: false,
+  compressed: { events: { 'log-bin-compress': 'ON', 'log-bin-compress-min-len': '10' } },
+})

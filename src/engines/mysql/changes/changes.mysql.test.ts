@@ -1,4 +1,10 @@
-import { startMysql } from '../../../../test/support/servers/mysql.ts'
+import { mysqlVersion, startMysql } from '../../../../test/support/servers/mysql.ts'
 import { changesTests } from './changes.suite.ts'
 
-changesTests(startMysql)
+const newer = mysqlVersion() !== '5.6'
+changesTests(startMysql, {
+  names: newer,
+  prepares: newer,
+  patches: newer,
+  compressed: newer ? { transactions: { 'binlog-transaction-compression': 'ON' } } : {},
+})

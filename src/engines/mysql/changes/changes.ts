@@ -11,7 +11,7 @@ import { readCollations } from '../replay-session.ts'
 import { readLogFiles } from '../server.ts'
 import { CatalogLookup } from './catalog-table.ts'
 import { ChangeDecoder } from './decoder.ts'
-import { EventAssembler, type RawEvent } from './events.ts'
+import { EventAssembler, type RawEvent, unpackEvents } from './events.ts'
 import { Tables } from './tables.ts'
 
 /** What comes within so long is taken together; more would be felt as delay. */
@@ -170,6 +170,7 @@ class MysqlChangeReader implements ChangeReader {
       if (fileNumber(item.segment) !== file) return
       for (const event of assembler.take(item)) {
         if (comparePlaces(event.place, last) > 0) return
+        if (event.header.type === eventType.transactionPayload) yield* unpackEvents(event)
         yield event
         if (comparePlaces(event.place, last) === 0) return
       }
@@ -189,15 +190,9 @@ function startOf(block: LogBlock): Place {
   return { file: fileNumber(block.segment), offset: 0 }
 }
 
-/** Ends of transactions, and what stands between them: the next group begins behind. */
+/** The heads of transactions: their rows come behind. */
 function isHead(type: number): boolean {
   return (
-    type === eventType.xid ||
-    type === eventType.xaPrepare ||
-    type === eventType.transactionPayload ||
-    type === eventType.formatDescription ||
-    type === eventType.previousGtids ||
-    type === eventType.gtidList ||
     type === eventType.gtid ||
     type === eventType.anonymousGtid ||
     type === eventType.gtidTagged ||

@@ -7,18 +7,15 @@ import {
   decodeGtidList,
   decodePreviousGtids,
   decodeQuery,
-  decodeHeader,
   eventType,
-  headerSize,
   inflateMariadb,
   isRows,
 } from '../binlog/event.ts'
-import { unpackPayload } from '../binlog/payload.ts'
 import { type Collation, statementSettings } from '../binlog/settings.ts'
 import { createGtidSet, type GtidSet } from '../gtid.ts'
 import { formatPlace, type Place } from '../position.ts'
 import { type CellRoom, type RowsJob, takeRows } from './cells.kernel.ts'
-import type { RawEvent } from './events.ts'
+import { type RawEvent, unpackEvents } from './events.ts'
 import { judgeStatement, mayRenameColumns } from './statement.ts'
 import { noTable, readPacked, readTableId } from './table-map.ts'
 import type { Tables } from './tables.ts'
@@ -193,6 +190,9 @@ export class ChangeDecoder {
     if (wasIdle && !this.#finder.idle) {
       const id = this.#finder.current?.id ?? ''
       this.#skipping = id !== '' && this.#seen?.has(id) === true
+      if (!this.#skipping && body && opensPrepared(header.type, body)) {
+        this.#xa.begin(this.#groupStart)
+      }
     }
     if (!ended) return undefined
     if (ended.id !== '') this.#gtids.add(ended.id)
@@ -232,12 +232,15 @@ export class ChangeDecoder {
     this.#open = undefined
     const { id, timeUs, origin, changes, given } = open
     const begins = !given
+    const { batchRowsMax, batchBytesMax } = this.#options
     // The last piece of a large one stands alone, as the others do.
-    if (given) this.flush()
+    const over =
+      this.#wholeRows + open.rows > batchRowsMax ||
+      this.#wholeBytes + open.sizeBytes > batchBytesMax
+    if (given || over) this.flush()
     this.#whole.push({ id, timeUs, origin, begins, ends: true, changes, position })
     this.#wholeRows += open.rows
     this.#wholeBytes += open.sizeBytes
-    const { batchRowsMax, batchBytesMax } = this.#options
     const many = this.#whole.length >= batchRowsMax || this.#wholeRows >= batchRowsMax
     if (given || many || this.#wholeBytes >= batchBytesMax) this.flush()
   }
@@ -302,13 +305,23 @@ export class ChangeDecoder {
     const before =
       facts.kind === 'insert' ? undefined : present[0] === undefined ? 'full' : ('key' as const)
     const partial = header.type === eventType.partialUpdateRows
-    const job: RowsJob = { layout, bytes: plain, at, end: last, present, partial, rows: 0 }
+    const job: RowsJob = {
+      layout,
+      bytes: plain,
+      at,
+      end: last,
+      present,
+      partial,
+      rows: 0,
+      rowsMax: 0,
+    }
     this.#takeRows(this.#begin(event), job, facts.kind, table.relation(before))
   }
 
   #takeRows(open: Open, job: RowsJob, kind: RowRun['kind'], relation: Relation): void {
     const need = relation.columns.length * 2 * job.present.length
     const bytes = job.bytes as Buffer
+    const { batchRowsMax, batchBytesMax } = this.#options
     for (;;) {
       const run = this.#run
       if (run?.kind !== kind || run.relation !== relation || run.bytes !== bytes) {
@@ -317,6 +330,7 @@ export class ChangeDecoder {
         this.#run = { kind, relation, bytes, first: this.#room.used, rows: 0 }
       }
       const rowsBefore = job.rows
+      job.rowsMax = rowsBefore + batchRowsMax - open.rows
       const from = job.at
       const state = takeRows(job, this.#room)
       const rows = job.rows - rowsBefore
@@ -326,11 +340,10 @@ export class ChangeDecoder {
       if (state === 'broken') {
         throw new Fault('protocol', `read rows of ${relation.name.join('.')}: an image is too long`)
       }
-      if (state === 'full') {
+      if (this.#room.cells.length - this.#room.used < need) {
         this.#endRun()
         this.#makeRoom(need)
       }
-      const { batchRowsMax, batchBytesMax } = this.#options
       if (open.rows >= batchRowsMax || open.sizeBytes >= batchBytesMax) this.#cut(open)
       if (state === 'done') return
     }
@@ -351,18 +364,8 @@ export class ChangeDecoder {
 
   /** Events within have no checksums; all of them end, for whoever resumes, where the payload does. */
   async #payload(event: RawEvent): Promise<void> {
-    const format = { ...event.format, checksums: false }
-    for await (const bytes of unpackPayload(event.bytes.subarray(event.start, event.end))) {
-      const header = decodeHeader(bytes)
-      const { place } = event
-      await this.take({
-        header,
-        bytes,
-        start: headerSize,
-        end: bytes.length,
-        format,
-        place,
-      })
+    for await (const inner of unpackEvents(event)) {
+      await this.take(inner)
       this.endBlock(0)
     }
   }
@@ -456,7 +459,9 @@ export class ChangeDecoder {
   ): Promise<void> {
     this.#begin(event)
     for await (const one of prepared?.events ?? this.#options.reread(xid, prepared)) {
-      await this.#rowsOrMap(one)
+      const { type } = one.header
+      if (type === eventType.tableMap || isRows(type)) await this.#rowsOrMap(one)
+      this.endBlock(0)
     }
     this.#end(event)
   }
@@ -502,6 +507,11 @@ function readPresent(reader: Reader, columns: number): Uint8Array | undefined {
     count += bit
   }
   return count === columns ? undefined : present
+}
+
+/** MariaDB says in a flag of its GTID event what MySQL says by XA START. https://mariadb.com/kb/en/gtid_event/ */
+function opensPrepared(type: number, body: Buffer): boolean {
+  return type === eventType.mariadbGtid && ((body[12] ?? 0) & 0x40) !== 0
 }
 
 const begin = Buffer.from('BEGIN')

@@ -10,6 +10,7 @@ import {
   headerSize,
   magic,
 } from '../binlog/event.ts'
+import { unpackPayload } from '../binlog/payload.ts'
 import { fileNumber, type Place } from '../position.ts'
 
 /** An event of the log, in the bytes that it came in. */
@@ -119,4 +120,14 @@ function readHeader(bytes: Buffer, at: number): EventHeader {
     throw new Fault('protocol', `read binary log: an event of ${header.sizeBytes} bytes`)
   }
   return header
+}
+
+/** The events of a compressed transaction: without checksums, and all of them end where the outer one does. */
+export async function* unpackEvents(outer: RawEvent): AsyncGenerator<RawEvent, void, void> {
+  const format = { ...outer.format, checksums: false }
+  const { place } = outer
+  for await (const bytes of unpackPayload(outer.bytes.subarray(outer.start, outer.end))) {
+    const header = decodeHeader(bytes)
+    yield { header, bytes, start: headerSize, end: bytes.length, format, place }
+  }
 }
