@@ -42,11 +42,11 @@ const patience: readonly (readonly [string, string])[] = [
   ['row_security', 'off'],
 ]
 
-/** A statement that sets what the server knows of these, and of `patience`. */
+/** A statement that sets what the server knows of these, and of `patience`; its own list has some names with capitals. */
 export function settingsSql(more: readonly (readonly [string, string])[] = []): string {
   const all = [...patience, ...more].map(
     ([name, value]) => `(${quoteText(name)}, ${quoteText(value)})`,
   )
   return `select pg_catalog.set_config(name, value, false) from (values ${all.join(', ')}) v(name, value)
-    where name in (select name from pg_catalog.pg_settings)`
+    where name in (select pg_catalog.lower(s.name) from pg_catalog.pg_settings s)`
 }

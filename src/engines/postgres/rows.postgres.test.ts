@@ -305,3 +305,24 @@ test('what keeps a role from reading or writing is told with what mends it', asy
   await a.query('alter database postgres set default_transaction_read_only = on')
   assert.deepEqual(await codes(a.url, 'migrate-to'), ['target-read-only'])
 })
+
+test('rows that go as text are read as they were written, whatever the styles of both databases are', async () => {
+  await using a = await startPostgres()
+  await using b = await startPostgres()
+  const fill = `create table styles (x xml, d date, at timestamptz, span interval, f float8, b bytea);
+    insert into styles values ('<a/>', '2026-05-01', '2026-05-01 10:11:12.5+09', '-1 year 2 days', 0.1::float8 + 0.2, '\\x5c00')`
+  await a.query(fill)
+  const styles = [
+    `datestyle = 'SQL, DMY'`,
+    `timezone = 'Asia/Tokyo'`,
+    `intervalstyle = 'sql_standard'`,
+    'extra_float_digits = -3',
+    `bytea_output = 'escape'`,
+  ]
+  for (const style of styles) await a.query(`alter database postgres set ${style}`)
+  await b.query(`alter database postgres set datestyle = 'ISO, MDY'`)
+  await migrateAll(await openEndpoint(a.url), await openEndpoint(b.url))
+  const exact = `select x::text, d - date '2000-01-01' as d, extract(epoch from at)::text as at, extract(epoch from span)::text as span, encode(float8send(f), 'hex') as f, encode(b, 'hex') as b from styles`
+  assert.deepEqual(await b.query(exact), await a.query(exact))
+  assert.equal((await a.query<{ d: number }>(exact))[0]?.d, 9617)
+})
