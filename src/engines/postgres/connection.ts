@@ -179,6 +179,12 @@ export async function openLogicalSender(address: Address, options: ConnectOption
   return takeWire(await connectAny(address, options, 'database'), address)
 }
 
+/** A walsender that knows a database, for a stream of changes: as `openBulkSender`. */
+export async function openChangeSender(address: Address, options: ConnectOptions): Promise<Wire> {
+  const arena = new ArenaSocket()
+  return takeWire(await connectAny(address, { ...options, arena }, 'database'), address, arena)
+}
+
 /** An ordinary connection as frames, for bulk that is read: as `openBulkSender`. */
 export async function openBulkWire(address: Address, options: ConnectOptions): Promise<Wire> {
   const arena = new ArenaSocket()

@@ -2,7 +2,7 @@ import { Fault, isFault } from '#base/faults'
 import { systemTime, type Time } from '#base/time'
 import type { LogBeat, Position } from '#change'
 import type { Batch, ChangeReader, OpenChanges } from '#change/batch'
-import { type Address, openLogicalSender, openSession } from '../connection.ts'
+import { type Address, openChangeSender, openSession } from '../connection.ts'
 import type { ServerFacts } from '../facts.ts'
 import { formatHistory, formatLsn, fromAt, parseHistory, parseTimelineHistory } from '../lsn.ts'
 import { decodeServerError, fromServer } from '../protocol/faults.ts'
@@ -27,7 +27,7 @@ const silenceMaxMs = 120_000
 const reconnectMaxMs = 300_000
 const reconnectDelayMaxMs = 5_000
 /** Small reads of a busy stream are gathered for so long. */
-const coalesceMs = 2
+const coalesceMs = 5
 /** `proto_version` 2, with streaming of open transactions, is known since 14. */
 const streamsSince = 140_000
 
@@ -113,7 +113,7 @@ export class PostgresChangeReader implements ChangeReader {
     signal: AbortSignal,
   ): AsyncGenerator<Batch | LogBeat, void, void> {
     const applicationName = this.#slot
-    const wire = await openLogicalSender(this.#address, { signal, applicationName })
+    const wire = await openChangeSender(this.#address, { signal, applicationName })
     let timer: NodeJS.Timeout | undefined
     this.#wire = wire
     try {
