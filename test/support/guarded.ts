@@ -5,6 +5,8 @@ import { Scratch } from './scratch.ts'
 const { signal } = new AbortController()
 const windowLooksMax = 20
 
+export const vaultPassword = 'correct-horse'
+
 /** What `redoubt window --json` says of one source, as far as tests look at it. */
 export type WindowDocument = {
   readonly source: { readonly name: string; readonly version: string }
@@ -37,7 +39,7 @@ export class Guarded implements Disposable {
     this.#ownScratch = options.scratch === undefined
     this.vault = options.vault ?? scratch.join('vault')
     const state = options.state ?? scratch.join('state')
-    this.env = { REDOUBT_VAULT_PASSWORD: 'correct-horse', REDOUBT_DATA: state, ...options.env }
+    this.env = { REDOUBT_VAULT_PASSWORD: vaultPassword, REDOUBT_DATA: state, ...options.env }
   }
 
   static async begin(name: string, options: GuardedOptions = {}): Promise<Guarded> {

@@ -1,26 +1,24 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { type Protection, Redoubt } from '../../src/demo/redoubt.ts'
-import { done, refused, runCommand } from '../support/command.ts'
-import { Scratch } from '../support/scratch.ts'
+import { Redoubt } from '../../src/demo/redoubt.ts'
+import { done, refused } from '../support/command.ts'
+import { Guarded, untilShipped } from '../support/guarded.ts'
 import { startMariadb } from '../support/servers/mariadb.ts'
 import type { FamilyServer } from '../support/servers/mysql-family.ts'
 
-const scratch = new Scratch('bad-mariadb')
-const vault = scratch.join('vault')
+const guarded = await Guarded.begin('bad-mariadb')
+const { scratch, vault } = guarded
 const { signal } = new AbortController()
-const env = { REDOUBT_VAULT_PASSWORD: 'correct-horse', REDOUBT_DATA: scratch.join('state') }
-const redoubt = new Redoubt(env, signal)
-const run = (...args: readonly string[]) => runCommand(args, env)
+const redoubt = new Redoubt(guarded.env, signal)
+const run = (...args: readonly string[]) => guarded.run(...args)
 let server: FamilyServer
 
 before(async () => {
   server = await startMariadb()
-  done(await run('vault', 'init', '--vault', vault))
 })
 after(async () => {
   await server[Symbol.asyncDispose]()
-  scratch[Symbol.dispose]()
+  guarded[Symbol.dispose]()
 })
 
 test('a source that cannot be protected is refused, with the way out', async () => {
@@ -113,14 +111,4 @@ async function databases(of: FamilyServer): Promise<string[]> {
   const rows = await of.query<{ readonly Database: string }>('show databases')
   const system = ['information_schema', 'mysql', 'performance_schema', 'sys']
   return rows.map((row) => row.Database).filter((name) => !system.includes(name))
-}
-
-/** Until all that was committed by now is in the vault. */
-async function untilShipped(protection: Protection): Promise<void> {
-  const sinceMs = performance.now()
-  await protection.until(
-    ({ lagMs = Number.POSITIVE_INFINITY, position, vaults }) =>
-      performance.now() - sinceMs > lagMs + 1000 && position?.at === vaults[0]?.durable,
-    { signal },
-  )
 }

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import pg from 'pg'
-import { type Protection, Redoubt } from '../../src/demo/redoubt.ts'
-import { done, refused, runCommand } from '../support/command.ts'
-import { Scratch } from '../support/scratch.ts'
+import { Redoubt } from '../../src/demo/redoubt.ts'
+import { done, refused } from '../support/command.ts'
+import { Guarded, untilShipped } from '../support/guarded.ts'
 import {
   type PostgresServer,
   postgresPassword as password,
@@ -12,21 +12,19 @@ import {
 } from '../support/servers/postgres.ts'
 import { SmallDisk } from '../support/small-disk.ts'
 
-const scratch = new Scratch('bad-postgres')
-const vault = scratch.join('vault')
+const guarded = await Guarded.begin('bad-postgres')
+const { scratch, vault } = guarded
 const { signal } = new AbortController()
-const env = { REDOUBT_VAULT_PASSWORD: 'correct-horse', REDOUBT_DATA: scratch.join('state') }
-const redoubt = new Redoubt(env, signal)
-const run = (...args: readonly string[]) => runCommand(args, env)
+const redoubt = new Redoubt(guarded.env, signal)
+const run = (...args: readonly string[]) => guarded.run(...args)
 let server: PostgresServer
 
 before(async () => {
   server = await startPostgres()
-  done(await run('vault', 'init', '--vault', vault))
 })
 after(async () => {
   await server[Symbol.asyncDispose]()
-  scratch[Symbol.dispose]()
+  guarded[Symbol.dispose]()
 })
 
 test('a source that cannot be protected is refused, with the way out', async () => {
@@ -164,16 +162,6 @@ for (const what of ['vault', 'journal'] as const) {
       stopAt(target)
     }
   })
-}
-
-/** Until all that was committed by now is in the vault. */
-async function untilShipped(protection: Protection): Promise<void> {
-  const sinceMs = performance.now()
-  await protection.until(
-    ({ lagMs = Number.POSITIVE_INFINITY, position, vaults }) =>
-      performance.now() - sinceMs > lagMs + 1000 && position?.at === vaults[0]?.durable,
-    { signal },
-  )
 }
 
 async function queryAt(url: string, database: string, sql: string): Promise<unknown[][]> {

@@ -9,22 +9,19 @@ import { seededRandom } from '#base/random'
 import { restoreTrees } from '#service/restore-files'
 import { checkVault, type VaultCheck } from '#service/upkeep'
 import { done, errorOf, refused, runCommand, twoAtATime } from '../support/command.ts'
-import { Scratch } from '../support/scratch.ts'
+import { Guarded, vaultPassword as password } from '../support/guarded.ts'
 import { SmallDisk } from '../support/small-disk.ts'
 
-const password = 'correct-horse'
-const scratch = new Scratch('bad-input')
-const vault = scratch.join('vault')
+const guarded = await Guarded.begin('bad-input')
+const { scratch, vault, env } = guarded
 const tree = scratch.join('tree')
-const env = { REDOUBT_VAULT_PASSWORD: password, REDOUBT_DATA: scratch.join('state') }
-const run = (...args: readonly string[]) => runCommand(args, env)
+const run = (...args: readonly string[]) => guarded.run(...args)
 
 before(async () => {
   makeTree(tree)
-  done(await run('vault', 'init', '--vault', vault))
   done(await run('backup', '--source', tree, '--vault', vault))
 })
-after(() => scratch[Symbol.dispose]())
+after(() => guarded[Symbol.dispose]())
 
 type Refusal = readonly [args: string, code: number, said: RegExp]
 
