@@ -80,6 +80,8 @@ export async function gapTrial(
   {
     await using protection = guarded.protect(numbers.url)
     await untilNewBase(protection, firstBase)
+    // A commit in the second of the base would come back with its earliest moment.
+    await numbers.nextTick()
     await numbers.insert(4)
     await untilShipped(protection)
   }
