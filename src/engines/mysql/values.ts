@@ -1,4 +1,4 @@
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import type { RelationColumn } from '#change/batch'
 import { inflateSync } from 'node:zlib'
 import { isUnsigned, numbersOf, textDecoder } from './changes/columns.ts'
@@ -20,7 +20,14 @@ export function createCellReader(column: RelationColumn): ReadCell {
     if (start < 0 || end < start || end > bytes.length) {
       throw new Fault('protocol', `read column ${column.name}: no such bytes`)
     }
-    return read(bytes, start, end)
+    try {
+      return read(bytes, start, end)
+    } catch (error) {
+      if (isFault(error)) throw error
+      throw new Fault('protocol', `read column ${column.name}: it is no ${column.type}`, {
+        cause: error,
+      })
+    }
   }
 }
 

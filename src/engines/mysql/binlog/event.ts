@@ -189,11 +189,20 @@ const inflatedMaxBytes = 1024 * 1024 * 1024
 export function inflateMariadb(bytes: Buffer): Buffer {
   const reader = new Reader(bytes, 'compressed event')
   const lengthBytes = reader.u8() & 7
+  if (lengthBytes === 0 || lengthBytes > 6) {
+    throw new Fault('protocol', `read compressed event: a length of ${lengthBytes} bytes`)
+  }
   const sizeBytes = reader.view(lengthBytes).readUIntBE(0, lengthBytes)
   if (sizeBytes > inflatedMaxBytes) {
     throw new Fault('protocol', `read compressed event: ${sizeBytes} bytes exceed the limit`)
   }
-  return inflateSync(reader.rest(), { maxOutputLength: sizeBytes })
+  try {
+    return inflateSync(reader.rest(), { maxOutputLength: sizeBytes })
+  } catch (error) {
+    throw new Fault('protocol', 'read compressed event: it cannot be decompressed', {
+      cause: error,
+    })
+  }
 }
 
 /** The whole previous-GTIDs event of MySQL as a set's text. */

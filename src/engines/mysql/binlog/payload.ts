@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import { createZstdDecompress } from 'node:zlib'
 import { Reader } from '#base/bytes'
-import { Fault } from '#base/faults'
+import { Fault, isFault } from '#base/faults'
 import { decodeHeader, headerSize } from './event.ts'
 
 const eventMaxBytes = 1100 * 1024 * 1024
@@ -24,8 +24,7 @@ export async function* unpackPayload(body: Buffer): AsyncGenerator<Buffer, void,
   if (compression !== 0 && compression !== 255) {
     throw new Fault('unsupported', `read transaction payload: compression ${compression}`)
   }
-  const plain: AsyncIterable<Buffer> =
-    compression === 0 ? Readable.from([rest]).pipe(createZstdDecompress()) : Readable.from([rest])
+  const plain: AsyncIterable<Buffer> = compression === 0 ? decompress(rest) : Readable.from([rest])
   let held: Buffer = Buffer.alloc(0)
   for await (const chunk of plain) {
     held = held.length === 0 ? chunk : Buffer.concat([held, chunk])
@@ -43,6 +42,16 @@ export async function* unpackPayload(body: Buffer): AsyncGenerator<Buffer, void,
   }
   if (held.length > 0)
     throw new Fault('corrupt', 'read transaction payload: it ends inside an event')
+}
+
+async function* decompress(bytes: Buffer): AsyncGenerator<Buffer, void, void> {
+  try {
+    yield* Readable.from([bytes]).pipe(createZstdDecompress())
+  } catch (error) {
+    if (isFault(error)) throw error
+    const said = 'read transaction payload: it cannot be decompressed'
+    throw new Fault('protocol', said, { cause: error })
+  }
 }
 
 function readPacked(reader: Reader): number {

@@ -60,6 +60,8 @@ export function takeRows(job: RowsJob, room: CellRoom): 'done' | 'full' | 'broke
       if (at < 0) return 'broken'
       out += size
     }
+    // Rows without any byte would have no end.
+    if (at === job.at && at < end) return 'broken'
     room.used = out
     job.at = at
     job.rows++

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
+import type { LogBlock } from '#change'
 import type { Batch, Transaction } from '#change/batch'
 import type { StartServer } from '../../../../test/support/mysql-family-harness.ts'
 import { until } from '../../../../test/support/mysql-family-harness.ts'
@@ -8,6 +12,12 @@ import { Dice } from '../../../../test/support/dice.ts'
 import type { FamilyServer } from '../../../../test/support/servers/mysql-family.ts'
 import { makeEverything } from '../../../../test/support/mysql-every-type.ts'
 import { imagesOf, Mirror, positionOf, readAll } from '../../../../test/support/mysql-mirror.ts'
+import { parseFlavor } from '../flavor.ts'
+import { parseEndpoint } from '../protocol/endpoint.ts'
+import { CatalogLookup } from './catalog-table.ts'
+import { ChangeDecoder } from './decoder.ts'
+import { EventAssembler } from './events.ts'
+import { type CatalogTable, Tables } from './tables.ts'
 
 type Abilities = {
   /** The log can be told to hold the names of columns. */
@@ -296,6 +306,109 @@ export function changesTests(start: StartServer, abilities: Abilities): void {
     }, 'the log to be purged')
     assert.equal(await refusalOf(readAll(server, { after })), 'log-lost')
   })
+
+  test('a log is decoded alike however it is cut, and damage to it is never more than a Fault', async () => {
+    for (const settings of [{}, ...Object.values(abilities.compressed)]) {
+      await using server = await start({ settings })
+      await server.query('create database d')
+      await server.query('create table d.t (id int primary key, v varchar(200), n decimal(9,2))')
+      await server.query('flush binary logs')
+      await server.query(`insert into d.t values (1, 'one', 1.5), (2, repeat('x', 150), null)`)
+      await server.query(`begin; update d.t set v = repeat('y', 180); delete from d.t; commit`)
+      const [last] = (await server.query<{ Log_name: string }>('show binary logs')).slice(-1)
+      const name = last?.Log_name ?? ''
+      const content = readFileSync(join(server.dataDir, name))
+      const file = new LoggedFile(server, name)
+      const whole = await file.decode([content])
+      assert.equal(whole.length, 2)
+      for (let at = 4; at < content.length; at++) {
+        const cut = await file.decode([content.subarray(0, at), content.subarray(at)])
+        assert.deepEqual(cut, whole, `cut at ${at}`)
+      }
+      const dice = new Dice(5)
+      let refused = 0
+      for (let trial = 0; trial < 1500; trial++) {
+        const broken = Buffer.from(content)
+        for (let count = 1 + dice.roll(3); count > 0; count--) {
+          broken[4 + dice.roll(content.length - 4)] = dice.roll(256)
+        }
+        try {
+          await file.decode([broken])
+        } catch (error) {
+          assert.ok(isFault(error), String(error instanceof Error ? error.stack : error))
+          refused += 1
+        }
+      }
+      assert.ok(refused > 100, `${refused} refused`)
+    }
+  })
+
+  test('a server that is killed loses nothing of what it committed, and gives nothing else', async () => {
+    await using server = await start({ settings: { 'sync-binlog': '1' } })
+    await server.query('create database d; create table d.t (id int primary key, v longtext)')
+    const after = await positionOf(server)
+    const mirror = new Mirror()
+    await using client = await server.connect('d')
+    await client.query(`insert into t values (1, 'before')`)
+    await client.query('begin')
+    for (let id = 2; id < 40; id++) {
+      await client.query(`insert into t values (?, repeat('x', 100000))`, [id])
+    }
+    const committing = client.query('commit').catch(() => undefined)
+    await server.kill9()
+    await committing
+    await server.start()
+    await server.query(`insert into d.t values (1000, 'behind')`)
+    for (const batch of await readAll(server, { after, bytesMax: 1 << 20 })) mirror.take(batch)
+    assert.ok((await mirror.compare(server)) >= 2)
+  })
+}
+
+/** Decodes one file of a server's log from memory. */
+class LoggedFile {
+  readonly #server: FamilyServer
+  readonly #name: string
+  #known: CatalogTable | undefined
+
+  constructor(server: FamilyServer, name: string) {
+    this.#server = server
+    this.#name = name
+  }
+
+  async decode(parts: readonly Buffer[]): Promise<string[]> {
+    const family = this.#server.scheme
+    const accepts = () => true
+    const readCatalog = async (database: string, table: string) => {
+      if (!this.#known) {
+        const row = await this.#server.query<{ v: string }>('select version() as v')
+        const flavor = parseFlavor(row[0]?.v ?? '')
+        using lookup = new CatalogLookup(parseEndpoint(this.#server.url), flavor)
+        this.#known = await lookup.read(database, table, AbortSignal.timeout(10_000))
+      }
+      return this.#known
+    }
+    const tables = new Tables({ selection: { accepts }, charsets: new Map(), readCatalog })
+    const decoder = new ChangeDecoder({
+      family,
+      history: 'h',
+      selection: { accepts },
+      tables,
+      collations: new Map(),
+      batchRowsMax: 1000,
+      batchBytesMax: 1 << 20,
+      reread: () => Readable.from([]),
+    })
+    const assembler = new EventAssembler()
+    let offset = 0
+    for (const bytes of parts) {
+      const block = { offset, bytes, segment: this.#name, history: 'h' } as LogBlock
+      for (const event of assembler.take(block)) await decoder.take(event)
+      offset += bytes.length
+    }
+    decoder.flush()
+    const transactions = decoder.takeReady().flatMap((batch) => batch.transactions)
+    return transactions.map((one) => `${one.id} ${one.position?.at} ${shown(one).join('; ')}`)
+  }
 }
 
 async function refusalOf(running: Promise<unknown>): Promise<string> {

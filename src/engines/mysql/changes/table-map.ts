@@ -73,6 +73,7 @@ const numeric: ReadonlySet<number> = new Set([1, 2, 3, 4, 5, 8, 9, 246])
 const texts: ReadonlySet<number> = new Set([15, 140, 141, 249, 250, 251, 252, 253, 254])
 
 export function readTableId(body: Buffer, size: number): number {
+  if (body.length < size) throw new Fault('protocol', 'read row event: it has no table')
   return size === 4 ? body.readUInt32LE(0) : body.readUIntLE(0, 6)
 }
 
