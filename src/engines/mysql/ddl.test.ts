@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { splitTable, splitTop } from './ddl.ts'
+import { adaptForeignKeys, splitTable, splitTop } from './ddl.ts'
+import { parseFlavor } from './flavor.ts'
 
 const create = [
   'CREATE TABLE `t(x` (',
@@ -50,4 +51,16 @@ test('an index that a counter, a partition or the storage itself needs stays', (
 
 test('what is quoted does not separate', () => {
   assert.deepEqual(splitTop("a;'b;''c';`d;`;(e;f)", ';'), ['a', "'b;''c'", '`d;`', '(e;f)'])
+})
+
+test('foreign keys of odd names are added by a copy on MySQL 5.6 alone', () => {
+  const alter = (parent: string) =>
+    `ALTER TABLE \`d\`.\`c\` ADD CONSTRAINT \`k\` FOREIGN KEY (\`p\`) REFERENCES \`${parent}\` (\`id\`)`
+  const adapted = (parent: string, version: string) =>
+    adaptForeignKeys(alter(parent), parseFlavor(version))
+  assert.equal(adapted('p p', '5.6.51-log'), `${alter('p p')}, ALGORITHM = COPY`)
+  assert.equal(adapted('tür', '5.6.51'), `${alter('tür')}, ALGORITHM = COPY`)
+  assert.equal(adapted('p_1', '5.6.51'), alter('p_1'))
+  assert.equal(adapted('p p', '9.7.0'), alter('p p'))
+  assert.equal(adapted('p p', '10.11.2-MariaDB'), alter('p p'))
 })

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
 import {
@@ -41,6 +43,15 @@ for (const [from, to] of ways) {
       const [row] = await target.query(`select count(*) as n from d.hidden where b = 100`)
       assert.deepEqual(row, { n: 1 })
     }
+    await using stock = await startMariadb({ version: to, settings: { 'local-infile': 'ON' } })
+    const options = ['--local-infile=1', '--default-character-set=utf8mb4', '--binary-mode']
+    execFileSync(`${stock.bin}/mariadb`, ['--no-defaults', ...stock.clientArgs, ...options], {
+      cwd: base.files.path,
+      input: readFileSync(`${base.files.path}/load.sql`),
+      env: { ...process.env, MYSQL_PWD: 'dolphin-secret' },
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    assert.deepEqual(await look(stock), await look(server))
     await server.query(
       'insert into d.hidden (a, b) values (4, 4); update d.hidden set b = 200 where a = 2; delete from d.named where a = 1',
     )
