@@ -22,7 +22,14 @@ export type SourceFacts = {
   readonly details: Readonly<Record<string, string>>
 }
 
-export type Use = 'backup' | 'protect' | 'protect-strict' | 'migrate-from' | 'migrate-to'
+export type Use =
+  | 'backup'
+  | 'protect'
+  | 'protect-strict'
+  | 'migrate-from'
+  | 'migrate-to'
+  /** Its changes are read, decoded. */
+  | 'sync-from'
 
 /** The record of a base backup, enough to restore it: stored in the vault's catalog. */
 export type BaseFacts = {

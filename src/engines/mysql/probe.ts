@@ -12,6 +12,7 @@ const names = [
   'log_bin',
   'binlog_format',
   'binlog_row_image',
+  'binlog_row_metadata',
   'binlog_checksum',
   'binlog_storage_engine',
   'binlog_expire_logs_seconds',
@@ -49,6 +50,9 @@ export async function probeMysql(
   const context = { session, flavor, use, signal, variables, account }
   // What a target must allow depends on what is made there: see the check of a schema.
   if (use === 'migrate-to') return checkVersion(context)
+  if (use === 'sync-from') {
+    return [...checkVersion(context), ...checkChanges(context), ...(await checkRights(context))]
+  }
   return [
     ...checkVersion(context),
     ...(isProtection(use) ? checkLog(context) : []),
@@ -93,6 +97,21 @@ function checkLog({ variables, flavor }: Context): Finding[] {
   return found.filter((finding) => finding !== false)
 }
 
+/** What keeps the log from being decoded row by row. */
+function checkChanges({ variables, flavor }: Context): Finding[] {
+  const value = (name: string) => variables.get(name)?.toUpperCase() ?? ''
+  if (value('log_bin') !== 'ON') return [logFindings.off]
+  const keepSeconds = retention(variables)
+  const metadata = value('binlog_row_metadata')
+  const found: (Finding | false)[] = [
+    value('binlog_format') !== 'ROW' && logFindings.statementRows,
+    metadata !== 'FULL' && metadata !== '' && logFindings.names,
+    metadata === '' && logFindings.noNames,
+    keepSeconds > 0 && keepSeconds < retentionWarnSeconds && keptShort(flavor, keepSeconds),
+  ]
+  return found.filter((finding) => finding !== false)
+}
+
 const logFindings = {
   off: {
     severity: 'blocks',
@@ -117,6 +136,23 @@ const logFindings = {
     code: 'binlog-format-mixed',
     said: 'some changes are logged as statements, which need not give the same rows again',
     mend: 'SET GLOBAL binlog_format = ROW; -- then let all sessions reconnect',
+  },
+  statementRows: {
+    severity: 'blocks',
+    code: 'binlog-format-not-row',
+    said: 'changes are logged as statements: the rows that they changed are not in the log',
+    mend: 'SET GLOBAL binlog_format = ROW; -- then let all sessions reconnect',
+  },
+  names: {
+    severity: 'warns',
+    code: 'log-without-names',
+    said: 'the log does not name columns: a table that is altered before its changes were read cannot be followed',
+    mend: 'SET GLOBAL binlog_row_metadata = FULL',
+  },
+  noNames: {
+    severity: 'notes',
+    code: 'log-without-names',
+    said: 'this version does not name columns in its log: alter no table whose changes were not read yet',
   },
   image: {
     severity: 'notes',
@@ -174,6 +210,7 @@ function retention(variables: ReadonlyMap<string, string>): number {
 function neededRights(flavor: Flavor, use: Use): readonly (readonly string[])[] {
   const { family, number } = flavor
   const all = ['ALL PRIVILEGES', 'SUPER']
+  const follows = use === 'sync-from'
   const base = [
     ['SELECT'],
     ['RELOAD', 'FLUSH_TABLES'],
@@ -186,7 +223,9 @@ function neededRights(flavor: Flavor, use: Use): readonly (readonly string[])[] 
     family === 'mariadb'
       ? [['BINLOG MONITOR', 'REPLICATION CLIENT', 'SUPER']]
       : [['REPLICATION CLIENT', 'SUPER']]
-  const replica = isProtection(use) ? [['REPLICATION SLAVE']] : []
+  const replica = isProtection(use) || follows ? [['REPLICATION SLAVE']] : []
+  if (follows)
+    return [['SELECT'], ...client, ...replica].map((list) => [...list, ...all.slice(0, 1)])
   const lock = family === 'mysql' && number >= 80_000 ? [['BACKUP_ADMIN']] : []
   return [...base, ...client, ...replica, ...lock].map((list) => [...list, ...all.slice(0, 1)])
 }

@@ -12,6 +12,7 @@ const sendersWanted: Readonly<Record<Use, number>> = {
   'protect-strict': 2,
   'migrate-from': 0,
   'migrate-to': 0,
+  'sync-from': 1,
 }
 /** The newest major version that the tests have met. */
 const testedMajor = 18
@@ -26,7 +27,7 @@ type Context = {
 
 /** All that stands in the way of a use, and what mends it. */
 export async function probePostgres(context: Context): Promise<Finding[]> {
-  if (context.use === 'migrate-from') return probeSource(context)
+  if (context.use === 'migrate-from' || context.use === 'sync-from') return probeSource(context)
   if (context.use === 'migrate-to') return probeTarget(context)
   const log = context.use === 'backup' ? [] : await probeLog(context)
   const strict = context.use === 'protect-strict' ? await probeStrict(context) : []

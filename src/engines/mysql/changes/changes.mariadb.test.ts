@@ -5,5 +5,6 @@ changesTests(startMariadb, {
   names: true,
   prepares: true,
   patches: false,
+  makesAndFills: true,
   compressed: { events: { 'log-bin-compress': 'ON', 'log-bin-compress-min-len': '10' } },
 })

@@ -6,5 +6,6 @@ changesTests(startMysql, {
   names: newer,
   prepares: newer,
   patches: newer,
+  makesAndFills: newer,
   compressed: newer ? { transactions: { 'binlog-transaction-compression': 'ON' } } : {},
 })

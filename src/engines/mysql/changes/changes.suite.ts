@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
+import { silentLog } from '#base/log'
 import type { LogBlock } from '#change'
 import type { Batch, Transaction } from '#change/batch'
 import type { StartServer } from '../../../../test/support/mysql-family-harness.ts'
@@ -13,6 +14,7 @@ import type { FamilyServer } from '../../../../test/support/servers/mysql-family
 import { makeEverything } from '../../../../test/support/mysql-every-type.ts'
 import { imagesOf, Mirror, positionOf, readAll } from '../../../../test/support/mysql-mirror.ts'
 import { parseFlavor } from '../flavor.ts'
+import { mysql } from '../mysql.ts'
 import { parseEndpoint } from '../protocol/endpoint.ts'
 import { CatalogLookup } from './catalog-table.ts'
 import { ChangeDecoder } from './decoder.ts'
@@ -25,6 +27,8 @@ type Abilities = {
   /** A transaction stays prepared when its session ends, and is in the log where it was prepared. */
   readonly prepares: boolean
   readonly patches: boolean
+  /** A table is made and filled in one statement. */
+  readonly makesAndFills: boolean
   /** Settings under which changes are compressed. */
   readonly compressed: Readonly<Record<string, Readonly<Record<string, string>>>>
 }
@@ -264,7 +268,11 @@ export function changesTests(start: StartServer, abilities: Abilities): void {
     await client.query('analyze table t')
     await client.query('truncate table t')
     await client.query('drop temporary table tt')
-    await client.query('create table u as select 5 as id')
+    if (abilities.makesAndFills) await client.query('create table u as select 5 as id')
+    else {
+      await client.query('create table u (id int)')
+      await client.query('insert into u values (5)')
+    }
     await client.query('create table other_one (id int)')
     const accepts = (name: readonly string[]) => name[1] === 't' || name[1] === 'u'
     const batches = await readAll(server, { after, accepts })
@@ -279,6 +287,10 @@ export function changesTests(start: StartServer, abilities: Abilities): void {
     assert.ok(alter?.kind === 'statement')
     assert.equal(alter.database, 'd')
     assert.equal(alter.settings['@@session.sql_mode'], '4')
+    assert.deepEqual(await findings(server), [])
+    await server.query('set global binlog_format = mixed')
+    assert.deepEqual(await findings(server), ['binlog-format-not-row'])
+    await server.query('set global binlog_format = row')
     await client.query('set session binlog_format = statement')
     const plain = await positionOf(server)
     await client.query('insert into other_one values (1)')
@@ -362,6 +374,14 @@ export function changesTests(start: StartServer, abilities: Abilities): void {
     for (const batch of await readAll(server, { after, bytesMax: 1 << 20 })) mirror.take(batch)
     assert.ok((await mirror.compare(server)) >= 2)
   })
+}
+
+/** Codes of what stands in the way of reading its changes. */
+async function findings(server: FamilyServer): Promise<string[]> {
+  const signal = AbortSignal.timeout(10_000)
+  await using engine = await mysql.open(server.url, { signal, log: silentLog })
+  const found = await engine.probe('sync-from', { signal })
+  return found.filter((one) => one.severity === 'blocks').map((one) => one.code)
 }
 
 /** Decodes one file of a server's log from memory. */
