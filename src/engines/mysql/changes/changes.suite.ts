@@ -15,6 +15,7 @@ import { makeEverything } from '../../../../test/support/mysql-every-type.ts'
 import { imagesOf, Mirror, positionOf, readAll } from '../../../../test/support/mysql-mirror.ts'
 import { parseFlavor } from '../flavor.ts'
 import { mysql } from '../mysql.ts'
+import { fileNumber } from '../position.ts'
 import { parseEndpoint } from '../protocol/endpoint.ts'
 import { CatalogLookup } from './catalog-table.ts'
 import { ChangeDecoder } from './decoder.ts'
@@ -337,6 +338,17 @@ export function changesTests(start: StartServer, abilities: Abilities): void {
         const cut = await file.decode([content.subarray(0, at), content.subarray(at)])
         assert.deepEqual(cut, whole, `cut at ${at}`)
       }
+      // As after a failover: what the other server's log has too is not given out again.
+      assert.deepEqual(await file.decode([content], { again: [content] }), whole)
+      // As after a crash: the file ends within a transaction, of which a piece was given out.
+      const torn = content.subarray(0, content.length - 40)
+      const rest = await file.decode([torn], { again: [content], rowsMax: 1 })
+      const aborted = rest.indexOf('aborted')
+      // A transaction that is one event is there or it is not.
+      assert.equal(aborted > 0, !('binlog-transaction-compression' in settings), rest.join())
+      // The other log has it whole: it comes again, from its beginning.
+      const again = aborted > 0 ? rest.slice(aborted + 1) : rest.slice(-2)
+      assert.ok(again.length > 0 && again.every((one) => one === 'a piece'), rest.join())
       const dice = new Dice(5)
       let refused = 0
       for (let trial = 0; trial < 1500; trial++) {
@@ -395,7 +407,11 @@ class LoggedFile {
     this.#name = name
   }
 
-  async decode(parts: readonly Buffer[]): Promise<string[]> {
+  /** `again` comes as the log of another server behind the first. */
+  async decode(
+    parts: readonly Buffer[],
+    options: { readonly again?: readonly Buffer[]; readonly rowsMax?: number } = {},
+  ): Promise<string[]> {
     const family = this.#server.scheme
     const accepts = () => true
     const readCatalog = async (database: string, table: string) => {
@@ -414,20 +430,27 @@ class LoggedFile {
       selection: { accepts },
       tables,
       collations: new Map(),
-      batchRowsMax: 1000,
+      batchRowsMax: options.rowsMax ?? 1000,
       batchBytesMax: 1 << 20,
       reread: () => Readable.from([]),
     })
     const assembler = new EventAssembler()
-    let offset = 0
-    for (const bytes of parts) {
-      const block = { offset, bytes, segment: this.#name, history: 'h' } as LogBlock
-      for (const event of assembler.take(block)) await decoder.take(event)
-      offset += bytes.length
+    for (const [history, pieces] of Object.entries({ h: parts, other: options.again ?? [] })) {
+      let offset = 0
+      for (const bytes of pieces) {
+        if (offset === 0) decoder.beginFile(history, { file: fileNumber(this.#name), offset })
+        const block = { offset, bytes, segment: this.#name, history } as LogBlock
+        for (const event of assembler.take(block)) await decoder.take(event)
+        offset += bytes.length
+      }
     }
     decoder.flush()
     const transactions = decoder.takeReady().flatMap((batch) => batch.transactions)
-    return transactions.map((one) => `${one.id} ${one.position?.at} ${shown(one).join('; ')}`)
+    return transactions.map((one) => {
+      if (one.aborted) return 'aborted'
+      if (!one.begins || !one.ends) return 'a piece'
+      return `${one.id} ${one.position?.at} ${shown(one).join('; ')}`
+    })
   }
 }
 
