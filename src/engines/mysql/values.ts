@@ -1,6 +1,6 @@
 import { Fault, isFault } from '#base/faults'
 import type { RelationColumn } from '#change/batch'
-import { inflateSync } from 'node:zlib'
+import { inflateRawSync, inflateSync } from 'node:zlib'
 import { isUnsigned, numbersOf, textDecoder } from './changes/columns.ts'
 import { formatJson } from './changes/json.ts'
 import { columnType } from './changes/table-map.ts'
@@ -230,16 +230,19 @@ function padded(bytes: Buffer, start: number, end: number, size: number): Buffer
 const inflatedMaxBytes = 1024 * 1024 * 1024
 
 /**
- * A value of MariaDB's compressed columns: a byte with the method in its high half and the size of the length in its low,
- * the length, then the bytes; a zero byte before those that were not compressed.
+ * A value of MariaDB's compressed columns: a byte whose low three bits are the size of the length behind it and whose fourth
+ * says that zlib's own head is left out, the length, high byte first, then the bytes. A zero byte stands before those that
+ * were not compressed. https://mariadb.com/kb/en/storage-engine-independent-column-compression/
  */
 function inflateColumn(bytes: Buffer): Buffer {
   const head = bytes[0]
   if (head === undefined || head === 0) return bytes.subarray(1)
   const size = head & 7
-  const plainBytes = bytes.readUIntLE(1, Math.max(1, size))
+  const plainBytes = bytes.readUIntBE(1, Math.max(1, size))
   if (plainBytes > inflatedMaxBytes) {
     throw new Fault('protocol', `read compressed column: ${plainBytes} bytes exceed the limit`)
   }
-  return inflateSync(bytes.subarray(1 + size), { maxOutputLength: Math.max(1, plainBytes) })
+  const options = { maxOutputLength: Math.max(1, plainBytes) }
+  const packed = bytes.subarray(1 + size)
+  return (head & 8) === 0 ? inflateSync(packed, options) : inflateRawSync(packed, options)
 }
