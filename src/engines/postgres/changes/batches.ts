@@ -57,9 +57,14 @@ export class BatchBuilder {
 
   begin(id: string, timeUs: bigint): void {
     if (this.#open) throw new Fault('protocol', `read transaction ${id}: another one is open`)
+    if (this.#skipId !== undefined && this.#skipId !== id) {
+      const part = `transaction ${this.#skipId}, of which ${this.#skip} changes were handed out,`
+      throw new Fault('source-changed', `read changes: ${part} does not come again, but ${id}`, {
+        hint: 'The server lost what it had sent. Begin the copy anew.',
+      })
+    }
     this.#open = { id, timeUs, origin: undefined }
-    this.#begins = id !== this.#skipId
-    if (this.#begins) this.#skip = 0
+    this.#begins = this.#skipId === undefined
   }
 
   origin(name: string): void {

@@ -29,17 +29,27 @@ type Parts = {
   readonly history: string
 }
 
+/** Where a server's log ended, and when by its clock. */
+export type LogEnd = { readonly lsn: bigint; readonly timeUs: bigint }
+
 /** Turns the bytes of a logical replication stream into batches and beats; knows no socket. */
 export class ChangeFlow {
   readonly #parts: Parts
   readonly #frames = new Frames()
-  #beat: LogBeat | undefined
+  /** How far the server says that it has sent everything, and where its log ended when we asked. */
+  #sent: bigint | undefined
+  #ends: LogEnd | undefined
   #wantsReply = false
   /** How far the server's log has come to us. */
   received = 0n
 
   constructor(parts: Parts) {
     this.#parts = parts
+  }
+
+  /** The log ended there: a beat tells it once the server has sent all up to it. */
+  logEnds(end: LogEnd): void {
+    this.#ends ??= end
   }
 
   /** Whether the server has asked for a status since this was asked last. */
@@ -63,11 +73,16 @@ export class ChangeFlow {
 
   /** What has come up to now, when nothing more is here. */
   *flush(): Generator<Batch | LogBeat, void, void> {
-    const { builder, open } = this.#parts
+    const { builder, open, history } = this.#parts
     yield* builder.take()
+    const sent = this.#sent
+    const ends = this.#ends
+    this.#sent = undefined
+    if (sent === undefined || !ends || sent < ends.lsn) return
     // Within a transaction the server's word tells of more than came whole.
-    if (this.#beat && !builder.isOpen && open?.present === undefined) yield this.#beat
-    this.#beat = undefined
+    if (builder.isOpen || open?.present !== undefined) return
+    this.#ends = undefined
+    yield { kind: 'beat', history, at: toAt(sent), timeUs: ends.timeUs }
   }
 
   /** Works through messages of committed transactions; true at one that needs more than that, which is the present one. */
@@ -97,8 +112,7 @@ export class ChangeFlow {
     if (end - at < keepaliveBytes) throw broken(`a keepalive of ${end - at} bytes`)
     const lsn = bytes.readBigUInt64BE(at + 1)
     if (lsn > this.received) this.received = lsn
-    const timeUs = bytes.readBigInt64BE(at + 9) + epochUs
-    this.#beat = { kind: 'beat', history: this.#parts.history, at: toAt(lsn), timeUs }
+    this.#sent = lsn
     if (bytes[at + 17] === 1) this.#wantsReply = true
   }
 

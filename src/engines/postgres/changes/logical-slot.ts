@@ -2,6 +2,7 @@ import { Fault } from '#base/faults'
 import type { Address, Session } from '../connection.ts'
 import { parseLsn, toAt } from '../lsn.ts'
 import type { Wire } from '../protocol/wire.ts'
+import type { LogEnd } from './flow.ts'
 
 const wayOut = 'Begin the copy anew: `redoubt migrate` without --resume and with an empty target.'
 
@@ -83,6 +84,20 @@ export async function dropLogicalSlot(
     'select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1',
     { signal, values: [slot], doing: `drop replication slot ${slot}` },
   )
+}
+
+/** Where the server's log ends now: of a standby, what it has replayed. */
+export async function readLogEnd(session: Session, signal: AbortSignal): Promise<LogEnd> {
+  const doing = 'read where the log ends'
+  const [row] = await session.query(
+    `select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end as lsn,
+       (extract(epoch from clock_timestamp()) * 1000000)::bigint as us`,
+    { signal, doing },
+  )
+  const { lsn, us } = row ?? {}
+  if (typeof lsn !== 'string' || typeof us !== 'string')
+    throw new Fault('protocol', `${doing}: nothing came`)
+  return { lsn: parseLsn(lsn), timeUs: BigInt(us) }
 }
 
 /** Starts the stream; what comes after it is CopyData. */

@@ -2,7 +2,7 @@ import { Fault, isFault } from '#base/faults'
 import { systemTime, type Time } from '#base/time'
 import type { LogBeat, Position } from '#change'
 import type { Batch, ChangeReader, OpenChanges } from '#change/batch'
-import { type Address, openChangeSender, openSession } from '../connection.ts'
+import { type Address, openChangeSender, openSession, type Session } from '../connection.ts'
 import type { ServerFacts } from '../facts.ts'
 import { formatHistory, formatLsn, fromAt, parseHistory, parseTimelineHistory } from '../lsn.ts'
 import { decodeServerError, fromServer } from '../protocol/faults.ts'
@@ -12,7 +12,7 @@ import { quoteText, settingsSql } from '../rows-sql.ts'
 import { slotName } from '../slot.ts'
 import { BatchBuilder, type Unfinished } from './batches.ts'
 import { ChangeFlow } from './flow.ts'
-import { checkSlot, startStream } from './logical-slot.ts'
+import { checkSlot, readLogEnd, startStream } from './logical-slot.ts'
 import { OpenTransactions, SpoolFull } from './open-transactions.ts'
 import { PgoutputDecoder } from './pgoutput.kernel.ts'
 import { publicationName } from './publication.ts'
@@ -30,6 +30,13 @@ const reconnectDelayMaxMs = 5_000
 const coalesceMs = 5
 /** `proto_version` 2, with streaming of open transactions, is known since 14. */
 const streamsSince = 140_000
+
+type Connected = {
+  readonly wire: Wire
+  readonly session: Session
+  readonly after: Position
+  readonly unfinished: Unfinished | undefined
+}
 
 /** Changes of one database through a logical slot. */
 export class PostgresChangeReader implements ChangeReader {
@@ -117,11 +124,12 @@ export class PostgresChangeReader implements ChangeReader {
     let timer: NodeJS.Timeout | undefined
     this.#wire = wire
     try {
-      const flow = await this.#begin(wire, after, unfinished, signal)
+      await using session = await openSession(this.#address, { signal, applicationName })
+      const flow = await this.#begin({ wire, session, after, unfinished }, signal)
       wire.coalesce(coalesceMs, 'when-busy')
       timer = setInterval(() => this.#sendStatus(false), this.#statusMs())
       this.#sendStatus(true)
-      yield* this.#pump(wire, flow, signal)
+      yield* this.#pump(wire, session, flow, signal)
     } finally {
       clearInterval(timer)
       this.#wire = undefined
@@ -131,10 +139,12 @@ export class PostgresChangeReader implements ChangeReader {
 
   async *#pump(
     wire: Wire,
+    session: Session,
     flow: ChangeFlow,
     signal: AbortSignal,
   ): AsyncGenerator<Batch | LogBeat, void, void> {
     let heardMs = this.#time.monotonicMs()
+    let askedMs = 0
     for (;;) {
       const run = await nextRun(wire, signal)
       const now = this.#time.monotonicMs()
@@ -147,22 +157,21 @@ export class PostgresChangeReader implements ChangeReader {
         yield* flow.flush()
         this.#received = flow.received
         if (flow.wantsReply()) this.#sendStatus(false)
-        continue
-      }
-      if (now - heardMs > silenceMaxMs) throw this.#silent(silenceMaxMs)
+      } else if (now - heardMs > silenceMaxMs) throw silent(this.#address.shown)
+      if (now - askedMs < askEveryMs) continue
+      askedMs = now
+      // The server tells how far it has read its log, which is less than there is when it has much to read.
+      flow.logEnds(await readLogEnd(session, signal))
       this.#sendStatus(true)
     }
   }
 
   async #begin(
-    wire: Wire,
-    after: Position,
-    unfinished: Unfinished | undefined,
+    { wire, session, after, unfinished }: Connected,
     signal: AbortSignal,
   ): Promise<ChangeFlow> {
     const lsn = fromAt(after.at)
     const timeline = await this.#checkHistory(wire, after, signal)
-    await using session = await openSession(this.#address, { signal })
     await checkSlot(session, { slot: this.#slot, after: lsn, address: this.#address, signal })
     const typeNames = await readTypeNames(session, signal)
     await wire.query(textSettings, signal, 'set up the change stream')
@@ -228,10 +237,6 @@ export class PostgresChangeReader implements ChangeReader {
     const status = { written, flushed: this.#acked, nowMs: this.#time.now(), wantsReply }
     this.#wire.send('d', encodeStandbyStatus(status))
   }
-
-  #silent(ms: number): Fault {
-    return new Fault('timeout', `read changes of ${this.#address.shown}: nothing came for ${ms} ms`)
-  }
 }
 
 /** The cluster that a position is of is not the one that answers. */
@@ -243,6 +248,10 @@ export function otherSystem(wanted: string, found: string): Fault {
       hint: 'It is another cluster. Begin the copy anew.',
     },
   )
+}
+
+function silent(shown: string): Fault {
+  return new Fault('timeout', `read changes of ${shown}: nothing came for ${silenceMaxMs} ms`)
 }
 
 /** The next bytes; undefined when none came for a while. */

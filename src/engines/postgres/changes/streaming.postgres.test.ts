@@ -200,3 +200,37 @@ test('changes: a prepared transaction comes when it commits, an origin is told, 
   const unwanted = all.filter((one) => one.changes.length === 0)
   assert.ok(unwanted.length >= 1 && unwanted.every((one) => one.position))
 })
+
+test('changes: nothing is missed and nothing comes twice when the server is killed while it sends', async () => {
+  await using server = await startPostgres({ settings })
+  using scratch = new Scratch('stream')
+  await server.query(items)
+  const after = await follow(server)
+  for (let round = 0; round < 3; round += 1) {
+    await server.query(
+      `insert into items select i, repeat(md5(i::text), 3) from generate_series(${round * 20_000 + 1}, ${round * 20_000 + 20_000}) i`,
+    )
+    await server.query(`update items set t = 'x' where id % 5 = ${round}`)
+  }
+  await server.query('insert into over default values')
+  const mirror = new Mirror()
+  await using reader = await openReader(server.url, {
+    after,
+    rowsMax: 500,
+    directory: scratch.path,
+  })
+  let kills = 0
+  let count = 0
+  for await (const item of reader.read({ signal: AbortSignal.timeout(60_000) })) {
+    if (item.kind === 'beat') continue
+    mirror.take(item)
+    if (isOver(item)) break
+    count += 1
+    if (count % 40 !== 10 || kills === 3) continue
+    kills += 1
+    await server.kill9()
+    await server.start()
+  }
+  assert.equal(kills, 3)
+  assert.deepEqual(mirror.content('public.items'), await contentOf(server, 'items', ['id', 't']))
+})
