@@ -71,8 +71,8 @@ async function decode(take: (batch: Batch) => void): Promise<void> {
     const bytes = content.subarray(offset, offset + size)
     const block = { offset, bytes, segment: log?.Log_name ?? '', history: 'bench' } as LogBlock
     for (const event of assembler.take(block)) {
-      const waiting = decoder.take(event)
-      if (waiting) await waiting
+      const steps = decoder.take(event)
+      if (steps) for await (const _ of steps);
     }
     decoder.endBlock(bytes.length)
     for (const batch of decoder.takeReady()) take(batch)

@@ -440,7 +440,7 @@ class LoggedFile {
       for (const bytes of pieces) {
         if (offset === 0) decoder.beginFile(history, { file: fileNumber(this.#name), offset })
         const block = { offset, bytes, segment: this.#name, history } as LogBlock
-        for (const event of assembler.take(block)) await decoder.take(event)
+        for (const event of assembler.take(block)) for await (const _ of decoder.take(event) ?? []);
         offset += bytes.length
       }
     }

@@ -83,8 +83,8 @@ class MysqlChangeReader implements ChangeReader {
           continue
         }
         behind = false
-        const waiting = decoder.take(event)
-        if (waiting) await waiting
+        const steps = decoder.take(event)
+        if (steps) for await (const _ of steps) yield* decoder.takeReady()
         yield* decoder.takeReady()
       }
       decoder.endBlock(item.bytes.length)

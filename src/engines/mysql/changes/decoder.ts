@@ -33,6 +33,9 @@ export type DecoderOptions = {
   readonly reread: (xid: string, prepared: Prepared | undefined) => AsyncIterable<RawEvent>
 }
 
+/** Work that waits, or gives out more than a batch: between its steps what is ready is taken. */
+export type Steps = AsyncGenerator<void, void, void>
+
 /** Numbers for cells are made in pieces of so many. */
 const roomCells = 64 * 1024
 
@@ -142,8 +145,8 @@ export class ChangeDecoder {
     this.#groupStart = event.place
   }
 
-  /** Takes the next event. Waits where it has to ask, or unpacks. */
-  take(event: RawEvent): Promise<void> | undefined {
+  /** Takes the next event: at once, or by steps where it has to ask or to unpack. */
+  take(event: RawEvent): Steps | undefined {
     const { type } = event.header
     if (type === eventType.tableMap || isRows(type)) {
       if (this.#skipping) return undefined
@@ -272,11 +275,12 @@ export class ChangeDecoder {
     open.rows = open.sizeBytes = 0
   }
 
-  #rowsOrMap(event: RawEvent): Promise<void> | undefined {
+  #rowsOrMap(event: RawEvent): Steps | undefined {
     const { header, bytes, start, end, format } = event
     const idSize = format.postHeader(header.type) === 6 ? 4 : 6
     if (header.type === eventType.tableMap) {
-      return this.#options.tables.take(bytes.subarray(start, end), idSize)
+      const waiting = this.#options.tables.take(bytes.subarray(start, end), idSize)
+      return waiting && oneStep(waiting)
     }
     this.#rows(event, idSize)
     return undefined
@@ -363,14 +367,16 @@ export class ChangeDecoder {
   }
 
   /** Events within have no checksums; all of them end, for whoever resumes, where the payload does. */
-  async #payload(event: RawEvent): Promise<void> {
+  async *#payload(event: RawEvent): Steps {
     for await (const inner of unpackEvents(event)) {
-      await this.take(inner)
+      const steps = this.take(inner)
+      if (steps) yield* steps
       this.endBlock(0)
+      yield
     }
   }
 
-  #query(event: RawEvent): Promise<void> | undefined {
+  #query(event: RawEvent): Steps | undefined {
     const { header, bytes, start, end } = event
     const query = decodeQuery(bytes.subarray(start, end), header.type)
     if (this.#skipping || isBegin(query.sql)) return this.#end(event)
@@ -429,7 +435,7 @@ export class ChangeDecoder {
     return undefined
   }
 
-  #xaStatement(event: RawEvent, sql: string): Promise<void> | undefined {
+  #xaStatement(event: RawEvent, sql: string): Steps | undefined {
     const xa = parseXa(sql)
     if (xa?.verb === 'start') this.#xa.begin(this.#groupStart)
     if (xa?.verb === 'commit') return this.#commitPrepared(event, xa.xid, this.#xa.release(xa.xid))
@@ -442,7 +448,7 @@ export class ChangeDecoder {
   }
 
   /** The end of the first phase, or of the only one. */
-  #prepare(event: RawEvent): Promise<void> | undefined {
+  #prepare(event: RawEvent): Steps | undefined {
     if (this.#skipping) return this.#end(event)
     const { onePhase, xid } = decodeXaPrepare(event.bytes.subarray(event.start, event.end))
     const prepared = this.#xa.take(event.place)
@@ -452,19 +458,21 @@ export class ChangeDecoder {
     return undefined
   }
 
-  async #commitPrepared(
-    event: RawEvent,
-    xid: string,
-    prepared: Prepared | undefined,
-  ): Promise<void> {
+  async *#commitPrepared(event: RawEvent, xid: string, prepared: Prepared | undefined): Steps {
     this.#begin(event)
     for await (const one of prepared?.events ?? this.#options.reread(xid, prepared)) {
       const { type } = one.header
-      if (type === eventType.tableMap || isRows(type)) await this.#rowsOrMap(one)
-      this.endBlock(0)
+      const steps = type === eventType.tableMap || isRows(type) ? this.#rowsOrMap(one) : undefined
+      if (steps) yield* steps
+      yield
     }
     this.#end(event)
   }
+}
+
+async function* oneStep(waiting: Promise<void>): Steps {
+  await waiting
+  yield
 }
 
 type RowEventFacts = {
