@@ -43,6 +43,8 @@ export type Dumped =
       readonly ended: EndedEvent | undefined
     }
   | { readonly kind: 'heartbeat' }
+  /** The present file ends within an event, as a killed server leaves it. Nothing comes behind this. */
+  | { readonly kind: 'torn'; readonly said: string }
   /** Nothing more has come yet: a good moment to hand over what was gathered. */
   | { readonly kind: 'drained' }
 
@@ -112,7 +114,12 @@ export class Dump implements AsyncDisposable {
         piece = await this.#session.piece()
       }
       const head = piece.bytes[0]
-      if (head === errorHeader) throw dumpFault(decodeError(piece.bytes))
+      if (head === errorHeader) {
+        const error = decodeError(piece.bytes)
+        if (!isTorn(error)) throw dumpFault(error)
+        yield { kind: 'torn', said: error.message }
+        return
+      }
       if (head === endHeader) throw new Fault('unreachable', 'read binary log: the server ended it')
       const start = this.#semiSync && piece.bytes[1] === semiSyncMark ? 3 : 1
       const bytes = piece.bytes.subarray(start)
@@ -265,6 +272,10 @@ function badChecksum(header: EventHeader): Fault {
     'protocol',
     `read binary log event of type ${header.type} before ${header.nextPosition}: wrong checksum`,
   )
+}
+
+function isTorn({ number, message }: ReturnType<typeof decodeError>): boolean {
+  return number === 1236 && /truncated in the middle of event/i.test(message)
 }
 
 /** 1236: the server could not read its own log, or does not have it. */

@@ -106,7 +106,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     this.#link?.dump.acknowledge(name, place.offset)
   }
 
-  /** One connection's worth: ends only by throwing. */
+  /** One connection's worth: ends by throwing, and behind a file that is torn. */
   async *#readOnce(
     from: Cursor | undefined,
     signal: AbortSignal,
@@ -125,6 +125,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
         this.#names.set(fileNumber(dumped.name), dumped.name)
       } else if (dumped.kind === 'bytes') block = reader.take(dumped.bytes, dumped.ended)
       else if (dumped.kind === 'drained') block = reader.flush()
+      else if (dumped.kind === 'torn') block = await this.#leave(reader, link, dumped.said, signal)
       this.#gtids = reader.gtids
       if (acked && reader.caughtUp) {
         link.dump.acknowledge(acked.name, acked.offset)
@@ -136,6 +137,26 @@ export class BinlogSource implements LogSource, AsyncDisposable {
       const few = dumped.kind === 'drained' && block && block.bytes.length < gatherBytesMax
       if (few && !this.#waiting) await link.dump.rest(gatherMs, signal)
     }
+  }
+
+  /**
+   * A killed MariaDB leaves the event that it was writing as it is, and writes a new file: the file is complete without it,
+   * since a transaction whose end is not there was not committed. The server sends nothing behind it: the next connection does.
+   */
+  async #leave(
+    reader: FileReader,
+    link: Link,
+    said: string,
+    signal: AbortSignal,
+  ): Promise<LogBlock | undefined> {
+    const { file } = reader.cursor.place
+    const files = await readLogFiles(link.control, signal)
+    const next = files.find(({ name }) => fileNumber(name) > file)
+    if (!next) throw new Fault('unreachable', `read binary log: ${said}`)
+    this.#options.log.warn(`a binary log ends within an event: reading goes on in ${next.name}`, {
+      said,
+    })
+    return reader.begin(next.name)
   }
 
   async #connect(from: Cursor | undefined, signal: AbortSignal): Promise<Cursor> {
