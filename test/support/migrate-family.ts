@@ -1,43 +1,38 @@
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { Dice } from './dice.ts'
-import { killMigrate, migratedOf, runMigrate, standsAt } from './migrate-trial.ts'
+import {
+  blockedTrial,
+  killedTrial,
+  killMigrate,
+  lostTargetTrial,
+  type MigratePair,
+  migratedOf,
+  runMigrate,
+  slow,
+} from './migrate-trial.ts'
 import { checksums, type StartServer } from './mysql-family-harness.ts'
 import { Scratch } from './scratch.ts'
 import type { FamilyServer } from './servers/mysql-family.ts'
 
 const seed = 7
 const rows = 40_000
-/** Slow enough to be killed on the way: three seconds for the rows. */
-const slow = ['--chunk', '256KiB', '--parallel', '3', '--limit', '1500KB/s'] as const
 
 /** The whole command between two servers of the MySQL family. */
 export function migrateFamilyTests(start: StartServer): void {
   test('a mover that is killed again and again brings all objects and every row, once', async () => {
-    using scratch = new Scratch('migrate')
     await using source = await start()
     await using target = await start()
-    await makeShop(source)
-    const ends = ['--from', source.url, '--to', target.url]
-    const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 5 }
-    const killed = await killMigrate({ ...trial, args: [...ends, ...slow] })
-    const migrated = migratedOf(killed.last)
-    assert.ok(killed.at.includes('copying'), killed.at.join())
-    await same(source, target)
+    await killedTrial(await pairOf(source, target))
     assert.deepEqual(await target.query("show databases like 'redoubt'"), [])
-    const orders = migrated.tables.find(({ name }) => name.at(-1) === 'orders')
-    assert.equal(String(orders?.rows), String(rows))
-    // Nobody wrote meanwhile: it is as exact as if nothing had happened.
-    const codes = migrated.findings.map(({ code }) => code)
-    assert.equal(codes.includes('mixed-positions') || codes.includes('several-positions'), false)
   })
 
   test('killed beside writers, every row that nobody touched is there once, and the findings name the mixture', async () => {
     using scratch = new Scratch('migrate')
     await using source = await start()
     await using target = await start()
-    await makeShop(source)
-    const ends = ['--from', source.url, '--to', target.url]
+    const { ends } = await pairOf(source, target)
     const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 3 }
     const stop = new AbortController()
     const writing = write(source, stop.signal)
@@ -57,22 +52,12 @@ export function migrateFamilyTests(start: StartServer): void {
   })
 
   test('a target that dies while rows come is waited for, and the copy stays at one position', async () => {
-    using scratch = new Scratch('migrate')
     await using source = await start()
     await using target = await start()
-    await makeShop(source)
-    const ends = ['--from', source.url, '--to', target.url, '--state', scratch.join('state')]
-    const running = runMigrate([...ends, ...slow])
-    await untilMarked(target)
-    await target.kill9()
-    await target.start()
-    const migrated = migratedOf(await running)
-    assert.equal(migrated.positions.length, 1)
-    await same(source, target)
+    await lostTargetTrial(await pairOf(source, target))
   })
 
   test('a target that has rows is refused, and nothing is written; a dry run tells the same', async () => {
-    using scratch = new Scratch('migrate')
     await using source = await start()
     await using target = await start()
     await source.query(
@@ -81,14 +66,7 @@ export function migrateFamilyTests(start: StartServer): void {
     await target.query(
       'create database d; create table d.t (a int primary key); insert into d.t values (2)',
     )
-    const state = scratch.join('state')
-    const args = ['--from', source.url, '--to', target.url, '--state', state]
-    for (const more of [[], ['--dry-run']]) {
-      const ran = await runMigrate([...args, ...more])
-      assert.equal(ran.code, 5, `${ran.out}${ran.said}`)
-      assert.match(ran.out, /"severity": ?"blocks"/)
-      assert.equal(standsAt(state), undefined)
-    }
+    await blockedTrial(['--from', source.url, '--to', target.url])
     assert.deepEqual(await target.query('select a from d.t'), [{ a: 2 }])
     assert.deepEqual(await target.query("show databases like 'redoubt'"), [])
   })
@@ -121,7 +99,6 @@ export function migrateFamilyTests(start: StartServer): void {
       'create database d; create table d.t (a int primary key, b varchar(20)); insert into d.t values (1, "x"); create table d.log_1 (a int); create database e; create table e.t (a int)',
     )
     const map = scratch.join('map')
-    const { writeFileSync } = await import('node:fs')
     writeFileSync(map, 'd = "new d"\nd.t = "new d".items\n')
     const choice = ['--include', 'd', '--exclude', 'd.log_*', '--map', map]
     const ends = ['--from', source.url, '--to', target.url, '--state', scratch.join('state')]
@@ -133,6 +110,22 @@ export function migrateFamilyTests(start: StartServer): void {
     assert.deepEqual(await target.query('select * from `new d`.items'), [{ a: 1, b: 'x' }])
     assert.deepEqual(await target.query("show databases like 'e'"), [])
   })
+}
+
+async function pairOf(source: FamilyServer, target: FamilyServer): Promise<MigratePair> {
+  await makeShop(source)
+  return {
+    ends: ['--from', source.url, '--to', target.url],
+    seed,
+    rows,
+    same: () => same(source, target),
+    marks: async () =>
+      (await target.query('select 1 from redoubt.copied_chunk').catch(() => [])).length,
+    loseTarget: async () => {
+      await target.kill9()
+      await target.start()
+    },
+  }
 }
 
 /** Objects of many kinds, and forty thousand orders. */
@@ -188,14 +181,4 @@ function dump(server: FamilyServer): string {
   return server
     .tool(tool, ...server.clientArgs, ...what, '--databases', 'shop')
     .replaceAll(/^-- (Host|Server version|MariaDB dump).*\n/gm, '')
-}
-
-/** Until the target has a mark of the copy. */
-async function untilMarked(target: FamilyServer): Promise<void> {
-  const untilMs = performance.now() + 60_000
-  for (;;) {
-    const marks = await target.query('select 1 from redoubt.copied_chunk').catch(() => [])
-    if (marks.length > 2) return
-    assert.ok(performance.now() < untilMs, 'no chunk comes')
-  }
 }

@@ -7,7 +7,8 @@ import { text } from 'node:stream/consumers'
 import type { Migrated } from '#links/migrate'
 import { hasState } from '#links/state'
 import type { Ran } from './command.ts'
-import type { Dice } from './dice.ts'
+import { Dice } from './dice.ts'
+import { Scratch } from './scratch.ts'
 
 const launcher = path.resolve(import.meta.dirname, '../../redoubt')
 /** A run that is not killed must end in this time. */
@@ -105,4 +106,61 @@ export function migratedOf(ran: Ran): Migrated {
   assert.equal(last.kind, 'result')
   assert.equal(last.done, true)
   return last
+}
+
+/** Slow enough to be killed on the way: three seconds for the rows of a shop. */
+export const slow = ['--chunk', '256KiB', '--parallel', '3', '--limit', '1500KB/s'] as const
+
+/** Two servers, the first with a shop in it: orders of many kinds of columns, and what else a database holds. */
+export type MigratePair = {
+  /** `--from` and `--to` with what is theirs. */
+  readonly ends: readonly string[]
+  readonly seed: number
+  /** Rows of `orders`. */
+  readonly rows: number
+  /** Fails where target and source differ. */
+  same(): Promise<void>
+  /** How many chunks the target has marked; none where it does not answer. */
+  marks(): Promise<number>
+  /** The target dies, and comes back. */
+  loseTarget(): Promise<void>
+}
+
+/** The mover dies again and again, and nobody writes meanwhile. */
+export async function killedTrial(pair: MigratePair): Promise<void> {
+  using scratch = new Scratch('migrate')
+  const trial = { state: scratch.join('state'), dice: new Dice(pair.seed), kills: 5 }
+  const killed = await killMigrate({ ...trial, args: [...pair.ends, ...slow] })
+  const migrated = migratedOf(killed.last)
+  assert.ok(killed.at.includes('copying'), killed.at.join())
+  await pair.same()
+  const orders = migrated.tables.find(({ name }) => name.at(-1) === 'orders')
+  assert.equal(String(orders?.rows), String(pair.rows))
+  // Nobody wrote meanwhile: it is as exact as if nothing had happened.
+  const codes = migrated.findings.map(({ code }) => code)
+  assert.equal(codes.includes('mixed-positions') || codes.includes('several-positions'), false)
+}
+
+/** The target dies while rows come. */
+export async function lostTargetTrial(pair: MigratePair): Promise<void> {
+  using scratch = new Scratch('migrate')
+  const running = runMigrate([...pair.ends, '--state', scratch.join('state'), ...slow])
+  const untilMs = performance.now() + 60_000
+  while ((await pair.marks()) <= 2) assert.ok(performance.now() < untilMs, 'no chunk comes')
+  await pair.loseTarget()
+  const migrated = migratedOf(await running)
+  assert.equal(migrated.positions.length, 1)
+  await pair.same()
+}
+
+/** What a finding blocks is refused, in a dry run too, and nothing is recorded. */
+export async function blockedTrial(ends: readonly string[]): Promise<void> {
+  using scratch = new Scratch('migrate')
+  const state = scratch.join('state')
+  for (const more of [[], ['--dry-run']]) {
+    const ran = await runMigrate([...ends, '--state', state, ...more])
+    assert.equal(ran.code, 5, `${ran.out}${ran.said}`)
+    assert.match(ran.out, /"severity": ?"blocks"/)
+    assert.equal(standsAt(state), undefined)
+  }
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { formatTimeUs } from '#base/time'
 import { done, refused } from './command.ts'
 import { Guarded, untilGuarded, untilNewBase, untilShipped } from './guarded.ts'
 import type { Landings, Numbers } from './numbers.ts'
@@ -90,11 +91,12 @@ export async function gapTrial(
   assert.match(String(report.gaps[0]?.said), lose.said)
   const [before, after] = report.windows
   assert.ok(before?.continuous && after?.continuous, JSON.stringify(report))
-  const ends = [timeOf(before.toUs), timeOf(after.fromUs)] as const
+  const end = (us: string) => formatTimeUs(BigInt(us))
+  const ends = [end(before.toUs), end(after.fromUs)] as const
   await using landings = await open(guarded)
   const error = refused(await landings.restore(inside), inside, 1, /lies in a gap of the log/)
   assert.equal(error.code, 'gap')
-  for (const end of ends) assert.ok(error.hint?.includes(end), `${end}: ${error.hint}`)
+  for (const at of ends) assert.ok(error.hint?.includes(at), `${at}: ${error.hint}`)
   const [past, future] = [
     await landings.restore('2001-01-01'),
     await landings.restore('2999-01-01'),
@@ -107,8 +109,4 @@ export async function gapTrial(
     [ends[1], [1, 2, 3]],
     ['latest', [1, 2, 3, 4]],
   ])
-}
-
-function timeOf(us: string): string {
-  return `${new Date(Number(BigInt(us) / 1000n)).toISOString().slice(0, -1)}${us.slice(-3)}Z`
 }

@@ -110,8 +110,10 @@ function chooseMoment(
   const first = seen[0]
   const last = seen.at(-1)
   if (!first || !last) throw new Error('the load committed nothing')
-  const ms = first.returnedMs + random() * (last.startedMs - first.returnedMs)
   const wholeSeconds = engine.name === 'MariaDB'
+  // The load may have begun within the second of the base: its beginning cannot be restored.
+  const firstMs = wholeSeconds ? Math.ceil(first.returnedMs / 1000) * 1000 : first.returnedMs
+  const ms = firstMs + random() * (last.startedMs - firstMs)
   // A commit stamped with the asked second belongs to it: the bound is that second's end.
   const boundMs = wholeSeconds ? Math.floor(ms / 1000) * 1000 + 1000 : ms
   const atUs = wholeSeconds ? BigInt(boundMs - 1000) * 1000n : BigInt(Math.round(ms * 1000))

@@ -1,43 +1,36 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Dice } from '../support/dice.ts'
-import { killMigrate, migratedOf, runMigrate, standsAt } from '../support/migrate-trial.ts'
+import {
+  blockedTrial,
+  killedTrial,
+  killMigrate,
+  lostTargetTrial,
+  type MigratePair,
+  migratedOf,
+  runMigrate,
+  slow,
+  standsAt,
+} from '../support/migrate-trial.ts'
 import { Scratch } from '../support/scratch.ts'
 import { type PostgresServer, startPostgres } from '../support/servers/postgres.ts'
 
 const seed = 11
 const rows = 40_000
-/** Slow enough to be killed on the way: three seconds for the rows. */
-const slow = ['--chunk', '256KiB', '--parallel', '3', '--limit', '1500KB/s'] as const
 /** Its ANALYZE is a transaction too: the source would not have stood still. */
 const quiet = { settings: { autovacuum: 'off' } }
 
 test('a mover that is killed again and again brings all objects and every row, once', async () => {
-  using scratch = new Scratch('migrate')
   await using source = await startPostgres(quiet)
   await using target = await startPostgres()
-  await makeShop(source)
-  await target.query('create database shop')
-  const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')]
-  const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 5 }
-  const killed = await killMigrate({ ...trial, args: [...ends, ...slow] })
-  const migrated = migratedOf(killed.last)
-  assert.ok(killed.at.includes('copying'), killed.at.join())
-  await same(source, target)
-  const orders = migrated.tables.find(({ name }) => name.at(-1) === 'orders')
-  assert.equal(String(orders?.rows), String(rows))
-  // Nobody wrote meanwhile: it is as exact as if nothing had happened.
-  const codes = migrated.findings.map(({ code }) => code)
-  assert.equal(codes.includes('mixed-positions') || codes.includes('several-positions'), false)
+  await killedTrial(await pairOf(source, target))
 })
 
 test('killed beside writers, each table comes at one moment, and the findings say that they differ', async () => {
   using scratch = new Scratch('migrate')
   await using source = await startPostgres()
   await using target = await startPostgres()
-  await makeShop(source)
-  await target.query('create database shop')
-  const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')]
+  const { ends } = await pairOf(source, target)
   const trial = { state: scratch.join('state'), dice: new Dice(seed), kills: 5 }
   const stop = new AbortController()
   const writing = write(source, stop.signal)
@@ -53,28 +46,16 @@ test('killed beside writers, each table comes at one moment, and the findings sa
 })
 
 test('a target that dies while rows come is waited for, and the copy stays at one position', async () => {
-  using scratch = new Scratch('migrate')
   await using source = await startPostgres(quiet)
   await using target = await startPostgres()
-  await makeShop(source)
-  await target.query('create database shop')
-  const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')]
-  const running = runMigrate([...ends, '--state', scratch.join('state'), ...slow])
-  await untilMarked(target)
-  await target.kill9()
-  await target.start()
-  const migrated = migratedOf(await running)
-  assert.equal(migrated.positions.length, 1)
-  await same(source, target)
+  await lostTargetTrial(await pairOf(source, target))
 })
 
 test('Ctrl-C ends with 130 in good order, and what was begun is refused without --resume', async () => {
   using scratch = new Scratch('migrate')
   await using source = await startPostgres(quiet)
   await using target = await startPostgres()
-  await makeShop(source)
-  await target.query('create database shop')
-  const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')]
+  const { ends } = await pairOf(source, target)
   const args = [...ends, '--state', scratch.join('state'), '--log-level', 'debug']
   const moment = { line: /loaded a chunk/, nth: 3, afterMs: 0, how: 'SIGINT' } as const
   const stopped = await runMigrate([...args, ...slow], moment)
@@ -122,22 +103,33 @@ test('rows are not copied below triggers that would change them', async () => {
 })
 
 test('a target that has rows is refused, and nothing is written; a dry run tells the same', async () => {
-  using scratch = new Scratch('migrate')
   await using source = await startPostgres()
   await using target = await startPostgres()
   await source.query('create table t (a int primary key); insert into t values (1)')
   await target.query('create table t (a int primary key); insert into t values (2)')
-  const state = scratch.join('state')
-  const args = ['--from', source.url, '--to', target.url, '--state', state]
-  for (const more of [[], ['--dry-run']]) {
-    const ran = await runMigrate([...args, ...more])
-    assert.equal(ran.code, 5, `${ran.out}${ran.said}`)
-    assert.match(ran.out, /"severity": ?"blocks"/)
-    assert.equal(standsAt(state), undefined)
-  }
+  await blockedTrial(['--from', source.url, '--to', target.url])
   assert.deepEqual(await target.query('select a from t'), [{ a: 2 }])
   assert.deepEqual(await target.query("select 1 from pg_namespace where nspname = 'redoubt'"), [])
 })
+
+async function pairOf(source: PostgresServer, target: PostgresServer): Promise<MigratePair> {
+  await makeShop(source)
+  await target.query('create database shop')
+  return {
+    ends: ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')],
+    seed,
+    rows,
+    same: () => same(source, target),
+    marks: async () => {
+      const sql = 'select 1 from redoubt.copied_chunk'
+      return (await target.query(sql, undefined, 'shop').catch(() => [])).length
+    },
+    loseTarget: async () => {
+      await target.kill9()
+      await target.start()
+    },
+  }
+}
 
 /** Objects of many kinds, and forty thousand orders. */
 async function makeShop(server: PostgresServer): Promise<void> {
@@ -213,15 +205,4 @@ async function digests(server: PostgresServer): Promise<Record<string, unknown>>
     'shop',
   )
   return found
-}
-
-/** Until the target has a few marks of the copy. */
-async function untilMarked(target: PostgresServer): Promise<void> {
-  const untilMs = performance.now() + 60_000
-  for (;;) {
-    const sql = 'select 1 from redoubt.copied_chunk'
-    const marks = await target.query(sql, undefined, 'shop').catch(() => [])
-    if (marks.length > 2) return
-    assert.ok(performance.now() < untilMs, 'no chunk comes')
-  }
 }
