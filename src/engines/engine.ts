@@ -2,6 +2,7 @@ import type { BlockWriter, Inspection } from '#base/blocks'
 import type { Progress } from '#base/progress'
 import type { Log } from '#base/log'
 import type { Commit, LogReader, LogSource, Position, Target } from '#change'
+import type { ApplyTarget } from '#change/apply'
 import type { ChangeSource } from '#change/batch'
 import type { CopySource, CopyTarget } from '#change/copy'
 import type { Finding } from '#change/finding'
@@ -127,6 +128,8 @@ export interface Engine extends AsyncDisposable {
   readonly rows?: (CopySource & CopyTarget) | undefined
   /** Reads what changes, decoded. */
   readonly changes?: ChangeSource | undefined
+  /** Takes changes in. */
+  readonly apply?: ApplyTarget | undefined
   /** Checks the source for a use; all findings, not the first. */
   probe(use: Use, options: { readonly signal: AbortSignal }): Promise<Finding[]>
   /** Takes a base backup into the sink. */

@@ -4,6 +4,8 @@ import type { Log } from '#base/log'
 import type { Progress } from '#base/progress'
 import { systemTime, type Time } from '#base/time'
 import type { Position } from '#change'
+import type { ApplyTarget } from '#change/apply'
+import type { ChangeSource } from '#change/batch'
 import type { CopySource, CopyTarget } from '#change/copy'
 import type { Finding } from '#change/finding'
 import type {
@@ -27,8 +29,10 @@ export interface LinkEnd {
   readonly facts: { readonly engine: string; readonly flavor: string; readonly version: string }
   readonly schema?: (SchemaSource & SchemaTarget) | undefined
   readonly rows?: (CopySource & CopyTarget) | undefined
+  readonly changes?: ChangeSource | undefined
+  readonly apply?: ApplyTarget | undefined
   probe(
-    use: 'migrate-from' | 'migrate-to',
+    use: 'migrate-from' | 'migrate-to' | 'sync-from',
     options: { readonly signal: AbortSignal },
   ): Promise<Finding[]>
 }
