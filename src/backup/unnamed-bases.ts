@@ -14,7 +14,8 @@ export async function findUnnamedBases(
   snapshots: readonly Snapshot[],
   options: { readonly signal: AbortSignal },
 ): Promise<LogFinding[]> {
-  const held = Map.groupBy(snapshots.filter(isBase), sourceOf)
+  const bases = snapshots.filter((one) => sourceOfBase(one) !== undefined)
+  const held = Map.groupBy(bases, (one) => sourceOfBase(one) ?? '')
   if (held.size === 0) return []
   // Before the records are read: a base whose lock is gone by now has its record.
   if ((await vault.repository.listFiles('locks', options)).length > 0) return []
@@ -28,12 +29,10 @@ export async function findUnnamedBases(
   return findings
 }
 
-function isBase({ tags = [] }: Snapshot): boolean {
-  return tags.includes(baseTag) && tags.some((tag) => tag.startsWith(sourceTag))
-}
-
-function sourceOf({ tags = [] }: Snapshot): string {
-  return tags.find((tag) => tag.startsWith(sourceTag))?.slice(sourceTag.length) ?? ''
+/** The source that a snapshot is a base of; undefined for one that is none. */
+export function sourceOfBase({ tags = [] }: Snapshot): string | undefined {
+  if (!tags.includes(baseTag)) return undefined
+  return tags.find((tag) => tag.startsWith(sourceTag))?.slice(sourceTag.length)
 }
 
 /** Snapshots that the source's records name; undefined where these cannot all be read, which is a finding of its own. */

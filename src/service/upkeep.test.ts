@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { silentLog } from '#base/log'
 import { createProgress } from '#base/progress'
@@ -7,7 +9,9 @@ import { Scratch } from '../../test/support/scratch.ts'
 import { openVaultAt } from './open.ts'
 import { checkVault } from './upkeep.ts'
 
-test('checkVault() tells of a base whose record is gone', async () => {
+const shop = { name: 'shop', engine: 'mysql', flavor: 'mysql', version: '9', url: 'mysql://h/' }
+
+test('checkVault() tells of a base whose record is gone, and of a source whose record is', async () => {
   using scratch = new Scratch('check-vault')
   const address = { url: scratch.join('vault'), index: 0 }
   await initCheapVault(address.url, 'pw')
@@ -17,6 +21,7 @@ test('checkVault() tells of a base whose record is gone', async () => {
   assert.deepEqual((await check()).log, [])
   {
     await using vault = await openVaultAt(address, around)
+    await vault.catalog.addSource(shop, { signal })
     const facts = { tree: 'ab'.repeat(32), paths: ['/redoubt/shop'], time: '2026-01-01T00:00:00Z' }
     await vault.repository.saveSnapshot(
       { ...facts, tags: ['redoubt-base', 'source=shop'] },
@@ -29,4 +34,11 @@ test('checkVault() tells of a base whose record is gone', async () => {
     log.map(({ severity, code }) => `${severity} ${code}`),
     ['damaged unnamed'],
   )
+  rmSync(join(address.url, 'catalog/sources'), { recursive: true })
+  const both = (await check()).log
+  assert.deepEqual(
+    both.map(({ severity, code, object }) => `${severity} ${code} ${object?.split('/')[0]}`),
+    ['damaged unnamed snapshots', 'damaged unnamed undefined'],
+  )
+  assert.match(both[1]?.said ?? '', /bases of shop, but no record/)
 })

@@ -1,6 +1,7 @@
 import { type CopiedVault, copyVault } from '#backup/copy'
 import { retain, type Retained } from '#backup/retain'
 import { findUnnamedBases } from '#backup/unnamed-bases'
+import { findUnnamedSources } from '#backup/unnamed-sources'
 import type { Progress } from '#base/progress'
 import type { LogFinding, Snapshot } from '#vault'
 import { type CheckReport, checkRepository } from '#vault/repository/check'
@@ -21,7 +22,7 @@ export type { Retained } from '#backup/retain'
 export type VaultCheck = {
   readonly ok: boolean
   readonly repository: CheckReport
-  /** Of catalog and log, and bases that no record names. */
+  /** Of catalog and log, and bases and sources that no record names. */
   readonly log: readonly LogFinding[]
 }
 
@@ -41,6 +42,7 @@ export async function checkVault(
   const log = [
     ...(await vault.check({ signal, readData: options.readData !== undefined })),
     ...(await findUnnamedBases(vault, snapshots, { signal })),
+    ...(await findUnnamedSources(vault, snapshots, { signal })),
   ]
   const ok = repository.ok && log.every((finding) => finding.severity !== 'damaged')
   return { ok, repository, log }

@@ -48,8 +48,8 @@ export const needless: ReadonlySet<ObjectClass> = new Set<ObjectClass>([
   'key',
 ])
 
-/** To the repository's format a snapshot that is gone was forgotten; a source without a record was never there. */
-const traceless: ReadonlySet<ObjectClass> = new Set<ObjectClass>(['snapshot', 'source record'])
+/** To the repository's format a snapshot that is gone was forgotten. */
+const traceless: ReadonlySet<ObjectClass> = new Set<ObjectClass>(['snapshot'])
 
 /** What can be damaged of a class brings out more in some ways of looking than in others: the others are spared. */
 function looksAt(key: string, name: LookName): boolean {
@@ -137,7 +137,8 @@ function names(key: string, text: string): boolean {
     case 'base record':
       return text.includes(base) || /base/.test(text)
     case 'source record':
-      return text.includes(base) || /no source|no database source/.test(text)
+      // One that is gone, by what is stored of that source.
+      return text.includes(base) || /no source|no database source|"code": ?"unnamed"/.test(text)
     case 'config':
     case 'identity':
     case 'vault record':
