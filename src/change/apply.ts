@@ -77,6 +77,11 @@ export type WriteOptions = {
    * those that are gone are let be, and neither is a conflict.
    */
   readonly converge: boolean
+  /**
+   * All that came before is committed: a conflict is a real one. Without it a lane that is one of several settles none, but
+   * throws `conflict` whatever the policy.
+   */
+  readonly alone?: boolean | undefined
   readonly signal: AbortSignal
 }
 

@@ -52,6 +52,11 @@ export type RowRun = {
   readonly kind: 'insert' | 'update' | 'delete'
   readonly relation: Relation
   readonly rows: number
+  /**
+   * What foreign keys of the source changed of other tables because of these rows is not among the changes: a target whose
+   * foreign keys cascade lets them.
+   */
+  readonly cascades?: boolean | undefined
   /** Belongs to the batch: who keeps it longer copies it. */
   readonly bytes: Buffer
   readonly cells: Int32Array

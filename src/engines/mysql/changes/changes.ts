@@ -8,7 +8,7 @@ import type { Collation } from '../binlog/settings.ts'
 import { BinlogSource } from '../log.ts'
 import { comparePlaces, fileNumber, formatPlace, parsePlace, type Place } from '../position.ts'
 import { readCollations } from '../replay-session.ts'
-import { readLogFiles } from '../server.ts'
+import { readLogFiles, readVariables } from '../server.ts'
 import { CatalogLookup } from './catalog-table.ts'
 import { ChangeDecoder } from './decoder.ts'
 import { EventAssembler, type RawEvent, unpackEvents } from './events.ts'
@@ -33,8 +33,17 @@ export class MysqlChanges implements ChangeSource {
     const lookup = new CatalogLookup(endpoint, flavor)
     try {
       const { signal } = options
-      const collations = await readCollations(await lookup.session(signal), signal)
-      return new MysqlChangeReader({ source: this.#source, options, lookup, collations })
+      const session = await lookup.session(signal)
+      const collations = await readCollations(session, signal)
+      const native = await readVariables(session, ['innodb_native_foreign_keys'], signal)
+      const nativeForeignKeys = native.get('innodb_native_foreign_keys') === 'ON'
+      return new MysqlChangeReader({
+        source: this.#source,
+        options,
+        lookup,
+        collations,
+        nativeForeignKeys,
+      })
     } catch (error) {
       lookup[Symbol.dispose]()
       throw error
@@ -47,6 +56,7 @@ type Parts = {
   readonly options: OpenChanges
   readonly lookup: CatalogLookup
   readonly collations: ReadonlyMap<number, Collation>
+  readonly nativeForeignKeys: boolean
 }
 
 class MysqlChangeReader implements ChangeReader {
@@ -94,7 +104,7 @@ class MysqlChangeReader implements ChangeReader {
   }
 
   #decoder(signal: AbortSignal): ChangeDecoder {
-    const { source, options, lookup, collations } = this.#parts
+    const { source, options, lookup, collations, nativeForeignKeys } = this.#parts
     const charsets = new Map([...collations].map(([id, { charset }]) => [id, charset]))
     const tables = new Tables({
       selection: options.selection,
@@ -107,6 +117,7 @@ class MysqlChangeReader implements ChangeReader {
       selection: options.selection,
       tables,
       collations,
+      nativeForeignKeys,
       batchRowsMax: options.batchRowsMax,
       batchBytesMax: options.batchBytesMax,
       reread: (xid, prepared) => this.#reread(xid, prepared, signal),

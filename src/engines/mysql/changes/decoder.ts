@@ -12,6 +12,7 @@ import {
   isRows,
 } from '../binlog/event.ts'
 import { type Collation, statementSettings } from '../binlog/settings.ts'
+import { parseFlavor } from '../flavor.ts'
 import { createGtidSet, type GtidSet } from '../gtid.ts'
 import { formatPlace, type Place } from '../position.ts'
 import { type CellRoom, type RowsJob, takeRows } from './cells.kernel.ts'
@@ -27,6 +28,8 @@ export type DecoderOptions = {
   readonly selection: Pick<Selection, 'accepts'>
   readonly tables: Tables
   readonly collations: ReadonlyMap<number, Collation>
+  /** The source's `innodb_native_foreign_keys`: cascades are in no log of it, whatever its version. */
+  readonly nativeForeignKeys?: boolean | undefined
   readonly batchRowsMax: number
   readonly batchBytesMax: number
   /** Reads the events of a transaction again that was prepared in this stretch of the log, or before `last`. */
@@ -54,10 +57,14 @@ type Open = {
 type Run = {
   readonly kind: RowRun['kind']
   readonly relation: Relation
+  readonly cascades: boolean
   readonly bytes: Buffer
   readonly first: number
   rows: number
 }
+
+/** In the flags of a row event: the session had `foreign_key_checks` off. */
+const noForeignKeysFlag = 2
 
 /** Makes batches of the events of a log. No I/O but the two questions that it is given answers for. */
 export class ChangeDecoder {
@@ -71,6 +78,7 @@ export class ChangeDecoder {
   #history: string
   #open: Open | undefined
   #run: Run | undefined
+  #cascades: { readonly version: string; readonly logged: boolean } | undefined
   #room: CellRoom = { cells: new Int32Array(0), used: 0 }
   #whole: Transaction[] = []
   #wholeRows = 0
@@ -319,19 +327,37 @@ export class ChangeDecoder {
       rows: 0,
       rowsMax: 0,
     }
-    this.#takeRows(this.#begin(event), job, facts.kind, table.relation(before))
+    const flags = bytes.readUInt16LE(start + idSize)
+    const cascades =
+      facts.kind !== 'insert' && (flags & noForeignKeysFlag) === 0 && !this.#logsCascades(event)
+    const run = { kind: facts.kind, relation: table.relation(before), cascades }
+    this.#takeRows(this.#begin(event), job, run)
   }
 
-  #takeRows(open: Open, job: RowsJob, kind: RowRun['kind'], relation: Relation): void {
+  #logsCascades({ format }: RawEvent): boolean {
+    if (this.#options.nativeForeignKeys) return false
+    const known = this.#cascades
+    if (known?.version === format.serverVersion) return known.logged
+    const logged = parseFlavor(format.serverVersion).cascadesLogged
+    this.#cascades = { version: format.serverVersion, logged }
+    return logged
+  }
+
+  #takeRows(
+    open: Open,
+    job: RowsJob,
+    { kind, relation, cascades }: Pick<Run, 'kind' | 'relation' | 'cascades'>,
+  ): void {
     const need = relation.columns.length * 2 * job.present.length
     const bytes = job.bytes as Buffer
     const { batchRowsMax, batchBytesMax } = this.#options
     for (;;) {
       const run = this.#run
-      if (run?.kind !== kind || run.relation !== relation || run.bytes !== bytes) {
+      const same = run?.kind === kind && run.relation === relation && run.cascades === cascades
+      if (!same || run?.bytes !== bytes) {
         this.#endRun()
         if (this.#room.cells.length - this.#room.used < need) this.#makeRoom(need)
-        this.#run = { kind, relation, bytes, first: this.#room.used, rows: 0 }
+        this.#run = { kind, relation, cascades, bytes, first: this.#room.used, rows: 0 }
       }
       const rowsBefore = job.rows
       job.rowsMax = rowsBefore + batchRowsMax - open.rows
@@ -361,9 +387,9 @@ export class ChangeDecoder {
     const run = this.#run
     this.#run = undefined
     if (!run || run.rows === 0 || !this.#open) return
-    const { kind, relation, bytes, rows, first } = run
+    const { kind, relation, cascades, bytes, rows, first } = run
     const cells = this.#room.cells.subarray(first, this.#room.used)
-    this.#open.changes.push({ kind, relation, rows, bytes, cells })
+    this.#open.changes.push({ kind, relation, rows, cascades, bytes, cells })
   }
 
   /** Events within have no checksums; all of them end, for whoever resumes, where the payload does. */
