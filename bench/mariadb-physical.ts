@@ -8,7 +8,7 @@ import { Scratch } from '../test/support/scratch.ts'
 import { startMariadb } from '../test/support/servers/mariadb.ts'
 import { home, service } from '../test/support/servers/services.ts'
 import { shopStatements } from './mariadb-shop.ts'
-import { measure } from './measure.ts'
+import { measure, warmMemory } from './measure.ts'
 import { cpuOfTree } from './server-cpu.ts'
 import { printRun, printTable, type Run } from './table.ts'
 
@@ -75,9 +75,12 @@ for (let round = 0; round < Number(values.rounds); round++) {
   await run('second base, unchanged', 'redoubt', backup, vault)
   rmSync(directory, { recursive: true, force: true })
   const from = ['--vault', vault, '--source', 'bench', '--to', directory, '-q']
+  const sizeBytes = Number(execFileSync('du', ['-sb', source.dataDir]).toString().split('\t')[0])
+  warmMemory(sizeBytes)
   await run('restore', 'redoubt', [...redoubt, 'restore', ...from], vault)
   rmSync(directory, { recursive: true })
   mkdirSync(directory)
+  warmMemory(sizeBytes)
   const prepare = `${program('mariadb-backup')} --no-defaults --prepare --target-dir=${directory}`
   const unpack = `${zstd} -q -d -c ${file} | ${program('mbstream')} -x -C ${directory}`
   await run('restore', peer, pipe(`${unpack} && ${prepare}`), file)

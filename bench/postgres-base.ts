@@ -9,7 +9,7 @@ import { startPostgres } from '../test/support/servers/postgres.ts'
 import { asServerUser, giveToServerUser, runAsServerUser } from '../test/support/servers/process.ts'
 import { home, service } from '../test/support/servers/services.ts'
 import { Scratch } from '../test/support/scratch.ts'
-import { measure } from './measure.ts'
+import { measure, warmMemory } from './measure.ts'
 import { cpuOfTree } from './server-cpu.ts'
 import { printRun, printTable, type Run } from './table.ts'
 
@@ -160,8 +160,9 @@ for (let round = 0; round < Number(values.rounds); round++) {
     asServer([pgbackrest, `--config=${config}`, '--stanza=bench', '--type=incr', 'backup']),
     path.join(rest, 'repo'),
   )
-  const restores = [restoreOurs, restoreTheirs]
-  // Whoever comes second writes into memory that the system has at hand.
-  for (const restore of round % 2 === 0 ? restores : restores.toReversed()) await restore()
+  for (const restore of [restoreOurs, restoreTheirs]) {
+    warmMemory(Number(values.scale) * 2 ** 24)
+    await restore()
+  }
 }
 printTable(runs, 'redoubt')

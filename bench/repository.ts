@@ -8,7 +8,7 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { formatSizeBytes, parseSizeBytes } from '#base/bytes'
 import { home, service } from '../test/support/servers/services.ts'
-import { measure, type Cost } from './measure.ts'
+import { measure, warmMemory, type Cost } from './measure.ts'
 import { changeMixedData, makeMixedData } from './mixed-data.ts'
 
 type Contender = {
@@ -115,6 +115,7 @@ async function round(): Promise<void> {
   for (const { mode, contender } of all) await step(contender, mode, 'changed', 'backup', data)
   for (const { mode, contender } of all) {
     const target = path.join(root, 'restored')
+    warmMemory(sizeBytes)
     await step(contender, mode, 'restore', 'restore', target)
     execFileSync('diff', ['-r', data, path.join(target, data)])
     rmSync(target, { recursive: true })
