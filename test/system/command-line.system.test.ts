@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -46,6 +46,27 @@ async function ending(child: ChildProcess) {
   ])
   return { out, said, code }
 }
+
+test('compiled modules are kept beside the program, or with the caches of a user who may not write there', async () => {
+  const place = scratch.join('program')
+  mkdirSync(path.join(place, 'tools'), { recursive: true })
+  mkdirSync(path.join(place, 'node_modules/.bin'), { recursive: true })
+  copyFileSync(launcher, path.join(place, 'redoubt'))
+  const write = (file: string, lines: string) =>
+    writeFileSync(path.join(place, file), `#!/bin/sh\n${lines}\n`, { mode: 0o755 })
+  write('tools/install.sh', ':')
+  write('node_modules/.bin/node', 'echo "$NODE_COMPILE_CACHE"')
+  const cacheOf = async (env: Record<string, string>) => {
+    const child = spawn(path.join(place, 'redoubt'), [], { env: { PATH: '/usr/bin:/bin', ...env } })
+    return (await ending(child)).out.trim()
+  }
+  // There is no folder to write to, as for a user who may not: to root none is closed.
+  assert.equal(await cacheOf({ HOME: '/home/u' }), '/home/u/.cache/redoubt')
+  assert.equal(await cacheOf({ HOME: '/home/u', XDG_CACHE_HOME: '/c' }), '/c/redoubt')
+  mkdirSync(path.join(place, 'build'))
+  assert.equal(await cacheOf({ HOME: '/home/u' }), path.join(place, 'build/compile-cache'))
+  assert.equal(await cacheOf({ NODE_COMPILE_CACHE: '/own' }), '/own')
+})
 
 test('--version, version and the help of each verb', async () => {
   const { version } = JSON.parse(readFileSync(path.join(home, 'package.json'), 'utf8')) as {
