@@ -12,6 +12,7 @@ import type {
   SourceFacts,
   Use,
 } from '#engines'
+import { MysqlApply } from './apply/apply.ts'
 import { takeLogicalBase } from './base.ts'
 import { writeBeat } from './beat.ts'
 import { MysqlChanges } from './changes/changes.ts'
@@ -82,6 +83,7 @@ class MysqlEngine implements Engine {
   readonly schema: MysqlSchema
   readonly rows: MysqlRows
   readonly changes: MysqlChanges
+  readonly apply: MysqlApply
   readonly #endpoint: Endpoint
   readonly #flavor: Flavor
   readonly #log: Log
@@ -96,6 +98,7 @@ class MysqlEngine implements Engine {
     const source = { endpoint, flavor, history: facts.history }
     this.rows = new MysqlRows(source)
     this.changes = new MysqlChanges(source)
+    this.apply = new MysqlApply(source)
     this.#session = session
     this.#log = log
   }

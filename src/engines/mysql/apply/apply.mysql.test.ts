@@ -1,0 +1,4 @@
+import { startMysql } from '../../../../test/support/servers/mysql.ts'
+import { applyTests } from './apply.suite.ts'
+
+applyTests(startMysql)
