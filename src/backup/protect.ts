@@ -44,6 +44,8 @@ export type ProtectRequest = {
 export type ProtectStatus = {
   readonly said: string
   readonly source: string
+  /** When this was said, by the archiver's clock: who reads it may be late. */
+  readonly timeMs: number
   readonly position: Position | undefined
   /** Age of the newest moment that the vaults `strict` would wait for can restore, the live RPO; unknown at first. */
   readonly lagMs: number | undefined
@@ -343,6 +345,7 @@ class Protection {
     return {
       said: this.#said,
       source: this.#request.source,
+      timeMs: this.#time.now(),
       position: this.#journal.durable(),
       lagMs: round(this.#lag.lagMs(this.#time.now())),
       journalBytes: this.#journal.sizeBytes,

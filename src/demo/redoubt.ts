@@ -9,13 +9,19 @@ import { systemTime } from '#base/time'
 
 type ChildProcess = ChildProcessByStdio<null, Readable, Readable>
 
-/** Everything that the story waits for takes seconds. */
-const waitMaxMs = 90_000
+/** Everything that is waited for takes seconds; a machine that is busy otherwise may take ten times as long. */
+const waitMaxMs = 300_000
+/** A protection that is asked to stop ships its tail first. */
+const stopMaxMs = 60_000
+/** How much the times of a commit and of its end may differ: whole seconds are the coarsest. */
+const stampMs = 1000
 const launcher = path.resolve(import.meta.dirname, '../../redoubt')
 
 /** What `redoubt protect --json` says once a second, as far as the story needs it. */
 export type ProtectNews = {
   readonly said: string
+  /** When it was said, by the archiver's clock. */
+  readonly timeMs: number
   /** Left out as long as it is not known. */
   readonly lagMs?: number | undefined
   readonly position?: { readonly at: string } | undefined
@@ -125,6 +131,21 @@ export class Protection implements AsyncDisposable {
     }
   }
 
+  /**
+   * Waits until all that was committed before a time of this host's clock is in every vault, and all that was captured
+   * with it. News may be read long after they were said: it counts what they say of the time they are of.
+   */
+  async untilShipped(
+    beforeMs: number,
+    options: { readonly signal: AbortSignal },
+  ): Promise<ProtectNews> {
+    let wanted: string | undefined
+    return this.until(({ timeMs, lagMs = Number.POSITIVE_INFINITY, position, vaults }) => {
+      if (timeMs - lagMs > beforeMs + stampMs) wanted ??= position?.at
+      return vaults.every(({ durable }) => wanted !== undefined && (durable ?? '') >= wanted)
+    }, options)
+  }
+
   /** Ends it as a crash would. */
   async kill9(): Promise<void> {
     this.#child.kill('SIGKILL')
@@ -134,7 +155,7 @@ export class Protection implements AsyncDisposable {
   /** Ends it as Ctrl-C would; returns the exit code, or the signal that it took. */
   async stop(): Promise<number | string> {
     this.#child.kill('SIGINT')
-    const timer = setTimeout(() => void this.#child.kill('SIGKILL'), 15_000)
+    const timer = setTimeout(() => void this.#child.kill('SIGKILL'), stopMaxMs)
     const ended = await this.#ended
     clearTimeout(timer)
     return ended

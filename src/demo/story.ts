@@ -53,8 +53,6 @@ export type Outcome = {
 const ordersPerSecond = 150
 const goodDaysMs = 6000
 const noticedAfterMs = 3000
-/** What the archiver says of itself may be so old. */
-const newsOldMs = 2000
 /** The promise of `async`: what had returned a second before the end is there. */
 const lossMaxMs = 1000
 
@@ -158,16 +156,16 @@ async function loseEverything(shop: Shop, props: Props): Promise<void> {
   const { stage, words, signal } = props
   const { engine, server, seller, protection, mistake } = shop
   // On a busy machine the archiver may be behind: what is to be brought back must be in the vault before all is lost.
-  const keptMs = (mistake?.madeMs ?? 0) + newsOldMs
-  await protection?.until(({ lagMs }) => Date.now() - (lagMs ?? Infinity) > keptMs, { signal })
+  await protection?.untilShipped(mistake?.madeMs ?? 0, { signal })
+  await protection?.until(({ lagMs }) => (lagMs ?? Infinity) < lossMaxMs, { signal })
   await server.loseEverything()
   await seller.ended()
   stage.fact(words.crashed(engine.name, readOracle(shop.oracle).length), 'bad')
   if (!protection) return
   await stage.work(words.shippingTail, async () => {
-    const before = protection.news
+    const lostMs = Date.now()
     await protection.until(
-      (news) => news !== before && news.position?.at === news.vaults[0]?.durable,
+      ({ timeMs, position, vaults }) => timeMs > lostMs && position?.at === vaults[0]?.durable,
       { signal },
     )
     await protection[Symbol.asyncDispose]()

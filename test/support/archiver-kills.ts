@@ -61,18 +61,12 @@ export async function archiverKills(options: ArchiverKillOptions): Promise<Archi
     await protection.kill9()
   }
   const protection = opened.use(redoubt.protect(args))
-  await protection.until(
-    ({ lagMs, lastBase }) => lastBase !== undefined && (lagMs ?? Infinity) < 1500,
-    {
-      signal,
-    },
-  )
-  await seller[Symbol.asyncDispose]()
-  const seen = readOracle(oracle)
-  const ended = performance.now()
-  await protection.until(({ lagMs }) => performance.now() - ended > (lagMs ?? Infinity) + 1500, {
+  await protection.until(({ lagMs, lastBase }) => lastBase !== undefined && lagMs !== undefined, {
     signal,
   })
+  await seller[Symbol.asyncDispose]()
+  const seen = readOracle(oracle)
+  await protection.untilShipped(Date.now(), { signal })
   const [report] = (await redoubt.run(['window', ...vault])) as {
     readonly windows: readonly { readonly continuous: boolean }[]
     readonly gaps: readonly unknown[]

@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers'
 
 const launcher = path.resolve(import.meta.dirname, '../../redoubt')
 /** No bad input may keep a user waiting longer than this, on a machine that does other things too. */
-const patienceMs = 60_000
+const patienceMs = 600_000
 
 /** How a command ended. */
 export type Ran = {
@@ -71,6 +71,19 @@ export async function twoAtATime<T, R>(
 export function done(ran: Ran): unknown {
   assert.equal(ran.code, 0, `${ran.out}${ran.said}`)
   return ran.out === '' ? undefined : (JSON.parse(ran.out) as unknown)
+}
+
+/** Waits until a vault has so many bases of its one source: by what it holds, not by what a protection says of it. */
+export async function untilBases(
+  vault: string,
+  count: number,
+  env: Readonly<Record<string, string>>,
+): Promise<void> {
+  for (;;) {
+    const args = ['window', '--vault', vault]
+    const [report] = done(await runCommand(args, env)) as { readonly bases: readonly unknown[] }[]
+    if ((report?.bases.length ?? 0) >= count) return
+  }
 }
 
 /** A refusal in good form: the exit code, a document and a sentence that say what is wrong, and no stack. */

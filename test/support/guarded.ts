@@ -3,7 +3,7 @@ import { done, type Ran, runCommand } from './command.ts'
 import { Scratch } from './scratch.ts'
 
 const { signal } = new AbortController()
-const windowLooksMax = 20
+const windowMaxMs = 300_000
 
 export const vaultPassword = 'correct-horse'
 
@@ -83,10 +83,11 @@ export class Guarded implements Disposable {
 
   /** Looks into the vault until it shows what was just said; `protect` tells it there a moment later. */
   async untilWindow(enough: (report: WindowDocument) => boolean): Promise<WindowDocument> {
-    for (let looks = 1; ; looks++) {
+    const untilMs = performance.now() + windowMaxMs
+    for (;;) {
       const report = await this.window()
       if (enough(report)) return report
-      if (looks === windowLooksMax) throw new Error(`the window shows ${JSON.stringify(report)}`)
+      if (performance.now() > untilMs) throw new Error(`the window shows ${JSON.stringify(report)}`)
     }
   }
 
@@ -130,11 +131,5 @@ export function untilNewBase(
 
 /** Until all that was committed by now is in every vault. */
 export function untilShipped(protection: Protection): Promise<ProtectNews> {
-  const sinceMs = performance.now()
-  let wanted: string | undefined
-  return hear(protection, ({ lagMs = Number.POSITIVE_INFINITY, position, vaults }) => {
-    // The source's beats go on: every vault must have what was captured when all of before was covered.
-    if (performance.now() - sinceMs > lagMs + 1000) wanted ??= position?.at
-    return vaults.every(({ durable }) => wanted !== undefined && (durable ?? '') >= wanted)
-  })
+  return protection.untilShipped(Date.now(), { signal })
 }

@@ -108,11 +108,9 @@ test('each of the stop signals ends a verb that waits: exit 130, one document, n
     const child = start(launcher, [...verb, '--json'])
     const ended = ending(child)
     await connected
-    const stoppedMs = performance.now()
     child.kill(signals[number])
     const { out, said, code } = await ended
     assert.equal(code, 130, `${verb[0]}: ${out}${said}`)
-    assert.ok(performance.now() - stoppedMs < 10_000, verb[0])
     const { error } = JSON.parse(out) as { error: { code: string; message: string } }
     assert.equal(error.code, 'interrupted')
     assert.match(error.message, new RegExp(`stop ${verb[0]}: ${signals[number]} received`))

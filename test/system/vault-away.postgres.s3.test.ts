@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { rmSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { type ProtectNews, Redoubt } from '../../src/demo/redoubt.ts'
-import { done, refused, runCommand } from '../support/command.ts'
+import { done, refused, runCommand, untilBases } from '../support/command.ts'
 import { HttpFaultProxy } from '../support/http-fault-proxy.ts'
 import { createProbedBucket } from '../support/probed-bucket.ts'
 import { Scratch } from '../support/scratch.ts'
@@ -69,7 +69,7 @@ describe('one of two vaults is away', { concurrency: false }, () => {
   test('protection begins without it, and brings it up to date from the journal later', async () => {
     {
       await using protection = protect()
-      await protection.until(({ said }) => /copied to/.test(said), { signal })
+      await untilBases(far, 1, env)
       const at = await insert()
       await protection.until((news) => has(news, 0, at) && has(news, 1, at), { signal })
     }
@@ -99,7 +99,7 @@ describe('one of two vaults is away', { concurrency: false }, () => {
     await protection.until((news) => has(news, 0, at), { signal })
     heal()
     await protection.until((news) => has(news, 1, at), { signal })
-    await protection.until(({ said }) => /^base .* (taken|copied)/.test(said), { signal })
+    await untilBases(far, 2, env)
     const { bases, gaps } = await windowOf(far)
     assert.equal(gaps.length, 1)
     assert.equal(bases.length, 2)

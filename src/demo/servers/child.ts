@@ -6,8 +6,8 @@ import { mortal } from '#base/mortal'
 import { systemTime } from '#base/time'
 
 const asRoot = process.getuid?.() === 0
-const readyMaxMs = 60_000
-const endMaxMs = 20_000
+const readyMaxMs = 300_000
+const endMaxMs = 120_000
 
 /** Database servers refuse root, and none needs it: as root they run as the user that owns nothing. */
 export function unprivileged(command: readonly string[]): [program: string, args: string[]] {
