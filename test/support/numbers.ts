@@ -30,6 +30,12 @@ export interface Landings extends AsyncDisposable {
   untouched(): Promise<boolean>
 }
 
+/** Drops all replication slots, once the server has noticed that nobody reads from them any more. */
+export const dropSlots = [
+  'do $$ begin while exists (select from pg_replication_slots where active) loop perform pg_sleep(0.02); end loop; end $$',
+  'select pg_drop_replication_slot(slot_name) from pg_replication_slots',
+] as const
+
 export async function makeNumbers(server: PostgresServer | FamilyServer): Promise<Numbers> {
   if ('scheme' in server) {
     await server.query('create database shop; create table shop.t (n int primary key)')
@@ -99,7 +105,7 @@ export class FolderLandings implements Landings {
   }
 
   async numbers(): Promise<number[]> {
-    const how = { dataDir: this.#folder, version: this.#version, readyMs: 60_000 }
+    const how = { dataDir: this.#folder, version: this.#version }
     await using server = await startPostgres(how)
     const rows = await server.query<{ n: number }>('select n from t order by n')
     return rows.map(({ n }) => n)

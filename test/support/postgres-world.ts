@@ -27,7 +27,9 @@ export class World implements AsyncDisposable {
   }
 
   static async begin(options: Parameters<typeof startPostgres>[0] = {}): Promise<World> {
-    const server = await startPostgres({ initdb: ['--wal-segsize=1'], ...options })
+    // Its ANALYZE commits too: tests count commits.
+    const settings = { autovacuum: 'off', ...options.settings }
+    const server = await startPostgres({ initdb: ['--wal-segsize=1'], ...options, settings })
     const world = new World(server)
     await world.archive()
     await world.takeBase()
@@ -55,11 +57,11 @@ export class World implements AsyncDisposable {
   async takeBase(): Promise<void> {
     this.base = new DirectoryBase(this.folder())
     await using engine = await postgres.open(this.server.url, {
-      signal: AbortSignal.timeout(60_000),
+      signal: AbortSignal.timeout(600_000),
       log: silentLog,
     })
     this.facts = await engine.takeBase(this.base, {
-      signal: AbortSignal.timeout(60_000),
+      signal: AbortSignal.timeout(600_000),
       progress: createProgress('base'),
       log: silentLog,
       parallel: 2,
@@ -96,7 +98,7 @@ export class World implements AsyncDisposable {
       remap: {},
       serverBin: this.server.bin,
       parallel: 2,
-      signal: AbortSignal.timeout(60_000),
+      signal: AbortSignal.timeout(600_000),
       progress: createProgress('restore'),
       log: silentLog,
       ...more,

@@ -18,13 +18,14 @@ export class Scratch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    rmSync(this.path, { recursive: true, force: true })
+    // A server that was killed may write for another moment.
+    rmSync(this.path, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 })
   }
 }
 
 /** Waits until a server that was told to end has removed its file of the process id: nothing writes to its folder any more. */
 export async function untilServerEnded(pidFile: string): Promise<void> {
-  const untilMs = performance.now() + 60_000
+  const untilMs = performance.now() + 300_000
   while (existsSync(pidFile)) {
     if (performance.now() > untilMs) throw new Error(`the server of ${pidFile} does not end`)
     await delay(50)

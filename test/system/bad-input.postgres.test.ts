@@ -10,6 +10,7 @@ import {
   postgresPassword as password,
   startPostgres,
 } from '../support/servers/postgres.ts'
+import { untilServerEnded } from '../support/scratch.ts'
 import { SmallDisk } from '../support/small-disk.ts'
 
 const guarded = await Guarded.begin('bad-postgres')
@@ -117,7 +118,7 @@ test('odd names survive, second archivers stay out, moments outside the window a
       assert.deepEqual(rows, [[name]])
     }
   } finally {
-    stopAt(target)
+    await stopAt(target)
   }
 })
 
@@ -159,7 +160,7 @@ for (const what of ['vault', 'journal'] as const) {
         await queryAt(server.url, 'postgres', sum),
       )
     } finally {
-      stopAt(target)
+      await stopAt(target)
     }
   })
 }
@@ -175,7 +176,8 @@ async function queryAt(url: string, database: string, sql: string): Promise<unkn
   }
 }
 
-function stopAt(directory: string): void {
+async function stopAt(directory: string): Promise<void> {
   const [pid = ''] = readFileSync(`${directory}/postmaster.pid`, 'utf8').split('\n')
   process.kill(Number(pid), 'SIGQUIT')
+  await untilServerEnded(`${directory}/postmaster.pid`)
 }

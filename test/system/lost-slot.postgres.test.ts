@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import pg from 'pg'
 import { openPostgresEngine } from '../../src/demo/servers/postgres.ts'
 import { Guarded, untilGuarded, untilNewBase } from '../support/guarded.ts'
+import { dropSlots } from '../support/numbers.ts'
 
 const { signal } = new AbortController()
 
@@ -19,7 +20,7 @@ test('log that the source gave up is a gap that is shown, and a new base closes 
   client.on('error', () => undefined)
   await client.connect()
   // The slot goes while nobody looks, and with it the log: two checkpoints recycle what it kept.
-  await client.query('SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots')
+  for (const sql of dropSlots) await client.query(sql)
   await client.query('CREATE TABLE filler AS SELECT generate_series(1, 400000) AS n')
   await client.query('SELECT pg_switch_wal()')
   await client.query('CHECKPOINT')

@@ -1,6 +1,6 @@
 import { test } from 'node:test'
 import { gapTrial } from '../support/moment-trials.ts'
-import { FolderLandings, makeNumbers } from '../support/numbers.ts'
+import { dropSlots, FolderLandings, makeNumbers } from '../support/numbers.ts'
 import { startPostgres } from '../support/servers/postgres.ts'
 
 test('log that PostgreSQL recycled unread is a gap: moments in it are refused, both its ends come back', async () => {
@@ -8,7 +8,7 @@ test('log that PostgreSQL recycled unread is a gap: moments in it are refused, b
   await server.query('create table filler (n int)')
   const log = async () => {
     // The slot goes while nobody looks, and with it the log.
-    await server.query('select pg_drop_replication_slot(slot_name) from pg_replication_slots')
+    for (const sql of dropSlots) await server.query(sql)
     for (let round = 0; round < 2; round++) {
       await server.query('insert into filler select generate_series(1, 40000)')
       await server.query('select pg_switch_wal()')

@@ -87,7 +87,11 @@ export function logTests(start: StartServer): void {
     assert.ok(after)
     await server.query('flush binary logs; insert into d.t values (1)')
     const [last] = (await server.query<{ Log_name: string }>('show binary logs')).slice(-1)
-    await server.query('purge binary logs to ?', [last?.Log_name])
+    // Not while the server still holds the file open for whoever read it.
+    await until(async () => {
+      await server.query('purge binary logs to ?', [last?.Log_name])
+      return (await server.query('show binary logs')).length === 1
+    }, 'the log to be purged')
     assert.equal(await refusal(server.url, after), 'log-lost')
     const old = server.scheme === 'mariadb' || server.version === '5.6'
     // Files are told apart by the second in which they were begun.
@@ -127,7 +131,7 @@ export function logTests(start: StartServer): void {
 
 /** With which code reading from there ends. */
 async function refusal(url: string, after: Position): Promise<string> {
-  const signal = AbortSignal.timeout(30_000)
+  const signal = AbortSignal.timeout(600_000)
   await using engine = await mysql.open(url, { signal, log: silentLog })
   await using source = await engine.openLog({ log: silentLog, name: 'test', durability: 'async' })
   try {

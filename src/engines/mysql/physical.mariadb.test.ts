@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { delimiter } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
 import { silentLog } from '#base/log'
@@ -7,7 +7,7 @@ import { createProgress } from '#base/progress'
 import { DirectoryBase } from '../../../test/support/directory-base.ts'
 import { makeEverything } from '../../../test/support/mysql-every-type.ts'
 import { Capture, checksums, requestOf } from '../../../test/support/mysql-family-harness.ts'
-import { Scratch } from '../../../test/support/scratch.ts'
+import { Scratch, untilServerEnded } from '../../../test/support/scratch.ts'
 import { startMariadb } from '../../../test/support/servers/mariadb.ts'
 import { rootPassword } from '../../../test/support/servers/mysql-family.ts'
 import { giveToServerUser } from '../../../test/support/servers/process.ts'
@@ -23,7 +23,7 @@ test('a physical base is prepared on restore, and the log behind it replayed', a
   using scratch = new Scratch('physical')
   giveToServerUser(scratch.path)
   const files = new DirectoryBase(scratch.join('base'))
-  const signal = AbortSignal.timeout(120_000)
+  const signal = AbortSignal.timeout(600_000)
   const options = { signal, progress: createProgress(''), log: silentLog, parallel: 2 }
   const facts = await capture.engine.takeBase(files, { ...options, form: 'physical' })
   assert.equal(facts.form, 'physical')
@@ -61,6 +61,7 @@ test('a physical base is prepared on restore, and the log behind it replayed', a
   )
   assert.deepEqual(users, [['later']])
   await session.query('shutdown', { signal })
+  await untilServerEnded(join(to, 'redoubt.pid'))
   await using target = await startMariadb()
   await assert.rejects(
     mysql.restore(requestOf(base, capture.archive, target.url, more)),

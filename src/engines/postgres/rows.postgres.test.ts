@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { isFault } from '#base/faults'
 import type { Chunk, CopyReader, RowBlock } from '#change/copy'
 import type { TableShape } from '#change/schema'
@@ -14,7 +15,7 @@ import {
 } from '../../../test/support/postgres-copy.ts'
 import { type PostgresServer, startPostgres } from '../../../test/support/servers/postgres.ts'
 
-const signal = AbortSignal.timeout(300_000)
+const signal = AbortSignal.timeout(600_000)
 
 /** One number for all rows of a table, whatever their order. */
 async function digest(
@@ -137,7 +138,8 @@ async function* broken(rows: AsyncIterable<RowBlock>): AsyncGenerator<RowBlock, 
 }
 
 test('all sessions see one moment, stamped; who truncates waits, who writes does not', async () => {
-  await using a = await startPostgres()
+  // An ANALYZE of its own is a transaction too, and changes the stamp.
+  await using a = await startPostgres({ settings: { autovacuum: 'off' } })
   await a.query(
     'create table t (id int primary key); insert into t select generate_series(1, 1000)',
   )
@@ -192,6 +194,8 @@ test('a copy that is followed leaves a slot at its very position, which a second
     await a.query('insert into t values (2)')
     assert.equal(await countRows(reader, tables[0] ?? assert.fail()), 1)
   }
+  // The server may notice late that a session is gone, and its temporary slot with it.
+  while ((await a.query(slots)).length > 1) await delay(20)
   const [before] = await a.query(slots)
   await using reader = await beginCopy(source, { tables, follow: 'shop' })
   assert.equal(await countRows(reader, tables[0] ?? assert.fail()), 2)

@@ -19,12 +19,13 @@ type Options = {
   readonly onDegraded: ((said: string | undefined) => void) | undefined
 }
 
+// The clock is read before the end of the log: the other way round what commits in between would count as had.
 const question = `
   select
+    (extract(epoch from clock_timestamp()) * 1000000)::bigint as time_us,
     case when pg_is_in_recovery()
       then coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
       else pg_current_wal_flush_lsn() end as lsn,
-    (extract(epoch from clock_timestamp()) * 1000000)::bigint as time_us,
     to_jsonb(s) ->> 'wal_status' as wal_status,
     (select sync_state from pg_stat_replication r where r.pid = s.active_pid) as sync_state,
     current_setting('synchronous_standby_names') as standby_names

@@ -90,8 +90,8 @@ export async function dropLogicalSlot(
 export async function readLogEnd(session: Session, signal: AbortSignal): Promise<LogEnd> {
   const doing = 'read where the log ends'
   const [row] = await session.query(
-    `select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end as lsn,
-       (extract(epoch from clock_timestamp()) * 1000000)::bigint as us`,
+    `select (extract(epoch from clock_timestamp()) * 1000000)::bigint as us,
+       case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end as lsn`,
     { signal, doing },
   )
   const { lsn, us } = row ?? {}
