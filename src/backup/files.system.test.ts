@@ -305,7 +305,7 @@ test('what a killed backup leaves behind does not harm the next one', async () =
   for (let i = 0; i < 12; i++) writeFileSync(`${source}/f${i}`, noise(10_000_000, i + 20))
   await (await initAt(scratch.join('repository')))[Symbol.asyncDispose]()
   const program = new URL('../../test/support/backup-files.ts', import.meta.url)
-  const args = [program.pathname, scratch.join('repository'), password, source]
+  const args = [program.pathname, scratch.join('repository'), password, source, '4']
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   // It says a line a pack that is stored, and dies in the middle.
   let packs = 0

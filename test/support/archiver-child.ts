@@ -1,14 +1,14 @@
 /**
  * An archiver in a process of its own, to be killed: appends a log that is known in advance, from where the archive
  * ends, and says each position that became durable. Arguments: URL of the vault, file with the archiver state, folder
- * for its spool, where to end.
+ * for its spool, where to end, and `stay` to say -1 there and wait for the kill.
  */
 import { readFileSync, writeSync } from 'node:fs'
 import { openStorage } from '#storage/all'
 import { openForArchiving } from '#vault'
 import { FakeLog, source } from './archive.ts'
 
-const [url = '', stateFile = '', stateDirectory = '', until = ''] = process.argv.slice(2)
+const [url = '', stateFile = '', stateDirectory = '', until = '', stay = ''] = process.argv.slice(2)
 const { signal } = new AbortController()
 const log = new FakeLog({ segmentBytes: 60_000 })
 const storage = await openStorage(url)
@@ -26,4 +26,8 @@ const choices = { signal, stateDirectory, cutAfterMs: 5 }
     if (blocks % 4 === 0) await writer.flush({ signal })
   }
   await writer.settle({ signal })
+  if (stay !== '') {
+    writeSync(1, '-1\n')
+    await new Promise((resolve) => setTimeout(resolve, 600_000))
+  }
 }

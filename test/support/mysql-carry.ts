@@ -13,7 +13,7 @@ export type CarryOptions = {
   readonly run?: number | undefined
   readonly convert?: boolean | undefined
   /** Called when a chunk is on the target. */
-  readonly onChunk?: (() => void) | undefined
+  readonly onChunk?: (() => void | Promise<void>) | undefined
 }
 
 export const everything: Selection = {
@@ -22,7 +22,7 @@ export const everything: Selection = {
   accounts: false,
 }
 
-export const limit = () => AbortSignal.timeout(180_000)
+export const limit = () => AbortSignal.timeout(600_000)
 
 export type Carrier = {
   readonly schema: NonNullable<Engine['schema']>
@@ -72,7 +72,7 @@ export async function carry(from: string, to: string, options: CarryOptions = {}
       const encoding = 'mysql/text-row' as const
       const rows = reader.read(table, chunk, { encoding, signal })
       await writer.load(table, chunk, rows, { encoding, signal })
-      options.onChunk?.()
+      await options.onChunk?.()
     }
     for (let at = 0; at < left.length; at += parallel) {
       await Promise.all(left.slice(at, at + parallel).map(one))

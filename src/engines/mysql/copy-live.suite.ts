@@ -38,7 +38,7 @@ export function copyLiveTests(start: StartServer): void {
     const before = await settingsOf(target)
     const child = spawn(
       process.execPath,
-      [join(support, 'mysql-carry-child.ts'), server.url, target.url, '20000'],
+      [join(support, 'mysql-carry-child.ts'), server.url, target.url, '20000', '22'],
       { stdio: ['ignore', 'pipe', 'inherit'] },
     )
     let seen = 0
