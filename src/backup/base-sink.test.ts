@@ -10,7 +10,7 @@ import { readContent, readNodes } from '#vault/repository/tree-reader'
 import { makeRepository } from '../../test/support/repositories.ts'
 import { VaultSink } from './base-sink.ts'
 
-const signal = AbortSignal.timeout(60_000)
+const signal = AbortSignal.timeout(600_000)
 const entry = (sizeBytes: number): BaseEntry<'file'> => ({
   kind: 'file',
   sizeBytes: BigInt(sizeBytes),

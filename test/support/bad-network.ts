@@ -13,7 +13,7 @@ const weathers: readonly (readonly [name: string, faults: NetworkFaults, passes:
 ]
 /** Longer than the network needs when all is well, and much shorter than anybody's patience. */
 const surelyWaitsMs = 2500
-const healsWithinMs = 45_000
+const healsWithinMs = 300_000
 
 /** A server whose commits wait for the vault; each insert takes a new number. */
 export type StrictServer = {

@@ -19,8 +19,8 @@ export const forLargeRows: Readonly<Record<string, string>> =
     ? { 'innodb-log-file-size': '400M', 'max-allowed-packet': '64M' }
     : { 'max-allowed-packet': '64M' }
 
-const limitMs = 180_000
-const waitMaxMs = 30_000
+const limitMs = 600_000
+const waitMaxMs = 300_000
 
 /** A source whose log is read into memory from now on, as `protect` would. */
 export class Capture implements AsyncDisposable {

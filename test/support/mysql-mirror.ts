@@ -16,7 +16,7 @@ import { createCellReader, type ReadCell } from '../../src/engines/mysql/values.
 import { logEnd } from './mysql-family-harness.ts'
 import type { FamilyServer } from './servers/mysql-family.ts'
 
-const limitMs = 120_000
+const limitMs = 600_000
 
 /** What a cell says: its text (of bytes in hexadecimal), NULL, or that the image does not have it. */
 export type Cell = string | null | undefined

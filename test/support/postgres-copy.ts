@@ -13,7 +13,7 @@ export const everything: Selection = { accepts: () => true, map: (name) => name,
 export type Endpoint = { readonly schema: PostgresSchema; readonly rows: PostgresRows }
 
 export async function openEndpoint(url: string): Promise<Endpoint> {
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(600_000)
   const address = parseAddress(url)
   await using session = await openSession(address, { signal })
   const facts = await readFacts(session, signal)
@@ -24,7 +24,7 @@ export async function makeStage(target: Endpoint, schema: Schema, stage: Stage):
   await target.schema.makeObjects(
     schema.objects.filter((object) => object.stage === stage),
     {
-      signal: AbortSignal.timeout(60_000),
+      signal: AbortSignal.timeout(600_000),
       progress: createProgress('make'),
       onMade: () => undefined,
     },
@@ -44,12 +44,12 @@ export async function beginCopy(source: Endpoint, copy: Copy): Promise<CopyReade
     parallel: copy.parallel ?? 2,
     follow: copy.follow,
     log: silentLog,
-    signal: AbortSignal.timeout(60_000),
+    signal: AbortSignal.timeout(600_000),
   })
 }
 
 export async function openCopy(target: Endpoint, run = 0): Promise<CopyWriter> {
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(600_000)
   return target.rows.openCopy({ link: 'test', run, parallel: 2, log: silentLog, signal })
 }
 
@@ -59,7 +59,7 @@ export async function copyAll(
   writer: CopyWriter,
   copy: Copy,
 ): Promise<readonly bigint[]> {
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(600_000)
   const there = new Set((await writer.loaded({ signal })).map((one) => `${one.table}:${one.index}`))
   const counts: bigint[] = []
   for (const [index, table] of copy.tables.entries()) {
@@ -86,7 +86,7 @@ export async function migrateAll(
   target: Endpoint,
   selection: Selection = everything,
 ): Promise<Schema> {
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(600_000)
   const schema = await source.schema.readSchema(selection, { signal })
   await makeStage(target, schema, 'rows')
   await using reader = await beginCopy(source, schema)

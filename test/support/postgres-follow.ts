@@ -5,7 +5,7 @@ import { beginCopy, everything, openEndpoint } from './postgres-copy.ts'
 import { openReader, readUntil } from './postgres-mirror.ts'
 import type { PostgresServer } from './servers/postgres.ts'
 
-const signal = AbortSignal.timeout(300_000)
+const signal = AbortSignal.timeout(600_000)
 export const settings = {
   wal_level: 'logical',
   max_wal_senders: '10',

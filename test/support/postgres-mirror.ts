@@ -19,7 +19,7 @@ type OpenReader = {
 }
 
 export async function openChangesOf(url: string): Promise<PostgresChanges> {
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(600_000)
   const address = parseAddress(url)
   await using session = await openSession(address, { signal })
   return new PostgresChanges(address, await readFacts(session, signal))
@@ -35,7 +35,7 @@ export async function openReader(url: string, options: OpenReader): Promise<Chan
     batchBytesMax: options.bytesMax ?? 4 << 20,
     directory: options.directory,
     log: silentLog,
-    signal: AbortSignal.timeout(60_000),
+    signal: AbortSignal.timeout(600_000),
   })
 }
 
@@ -44,7 +44,7 @@ export async function readUntil(
   reader: ChangeReader,
   take: (item: Batch | LogBeat) => boolean,
 ): Promise<void> {
-  for await (const item of reader.read({ signal: AbortSignal.timeout(60_000) })) {
+  for await (const item of reader.read({ signal: AbortSignal.timeout(600_000) })) {
     if (take(item)) return
   }
 }

@@ -21,7 +21,7 @@ test('strict over a bad network: PostgreSQL loses no commit that returned, and g
   )
   const to = guarded.scratch.join('restored')
   await guarded.restored('--to', to)
-  await using target = await startPostgres({ dataDir: to, readyMs: 60_000 })
+  await using target = await startPostgres({ dataDir: to })
   const rows = await target.query<{ n: number }>('select n from t order by n')
   assert.deepEqual(
     rows.map((row) => row.n),

@@ -20,7 +20,7 @@ test('a MariaDB that is upgraded in place stays protected, and comes back as of 
   await numbers.insert(3)
   await old.stop()
   const { dataDir, port } = old
-  await using upgraded = await startMariadb({ settings, dataDir, port, readyMs: 60_000 })
+  await using upgraded = await startMariadb({ settings, dataDir, port })
   if (upgraded.version !== old.version) upgraded.tool('mariadb-upgrade', ...upgraded.clientArgs)
   await upgraded.query('insert into shop.t values (4)')
   if (upgraded.version !== old.version) await untilNewBase(protection, firstBase)
@@ -53,7 +53,7 @@ test('a server that is of another version when protect is started again gets a b
   await old.stop()
   const { dataDir, port } = old
   const version = old.version.replace(/^(\d+\.\d+).*/, '$1.99-MariaDB')
-  const upgraded = { settings: { ...settings, version }, dataDir, port, readyMs: 60_000 }
+  const upgraded = { settings: { ...settings, version }, dataDir, port }
   await using server = await startMariadb(upgraded)
   {
     await using protection = guarded.protect(server.url)

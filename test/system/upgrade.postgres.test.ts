@@ -67,6 +67,6 @@ test('a PostgreSQL that was set back to an older state is refused: its log is an
   const to = guarded.scratch.join('restored')
   await guarded.restored('--to', to)
   await older.stop()
-  await using target = await startPostgres({ dataDir: to, readyMs: 60_000 })
+  await using target = await startPostgres({ dataDir: to })
   assert.deepEqual(await target.query('select count(*)::int as c from t'), [{ c: 1000 }])
 })

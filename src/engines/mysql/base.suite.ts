@@ -21,7 +21,7 @@ export function baseTests(start: StartServer): void {
   test('a base of every kind of object and value restores to the same, with our loader and with the stock client', async () => {
     await using server = await start()
     await makeEverything(server)
-    const signal = AbortSignal.timeout(120_000)
+    const signal = AbortSignal.timeout(600_000)
     await using engine = await mysql.open(server.url, { signal, log: silentLog })
     using base = await takeBase(engine)
     const wanted = await describe(server)
@@ -51,7 +51,7 @@ export function baseTests(start: StartServer): void {
   test('a base without local_infile on the target goes in by INSERT', async () => {
     await using server = await start()
     await makeEverything(server)
-    const signal = AbortSignal.timeout(120_000)
+    const signal = AbortSignal.timeout(600_000)
     await using engine = await mysql.open(server.url, { signal, log: silentLog })
     using base = await takeBase(engine)
     await using target = await start({ settings: { 'local-infile': 'OFF' } })
@@ -65,7 +65,7 @@ export function baseTests(start: StartServer): void {
     await server.query(
       'create database d; create table d.t (a int primary key); insert into d.t values (1)',
     )
-    const signal = AbortSignal.timeout(60_000)
+    const signal = AbortSignal.timeout(600_000)
     await using engine = await mysql.open(server.url, { signal, log: silentLog })
     using base = await takeBase(engine)
     await server.query('insert into d.t values (2)')
@@ -84,7 +84,7 @@ export function baseTests(start: StartServer): void {
     await server.query(
       'create view d.broken as select a from d.gone; create view d.good as select a from d.t; drop table d.gone',
     )
-    const signal = AbortSignal.timeout(60_000)
+    const signal = AbortSignal.timeout(600_000)
     await using engine = await mysql.open(server.url, { signal, log: silentLog })
     using base = await takeBase(engine)
     await using target = await start()
@@ -103,7 +103,7 @@ export function baseTests(start: StartServer): void {
     const name =
       server.scheme === 'mariadb' ? `'r'@'%' identified by 'pw'` : `'r'@'%' identified by 'pw'`
     await server.query(`create user ${name}`)
-    const signal = AbortSignal.timeout(60_000)
+    const signal = AbortSignal.timeout(600_000)
     const url = server.urlOf('', 'r', 'pw')
     const ask = async () => {
       await using engine = await mysql.open(url, { signal, log: silentLog })

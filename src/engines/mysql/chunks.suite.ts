@@ -47,7 +47,7 @@ export function chunkTests(start: StartServer): void {
       )
       await server.query(`analyze table d.${name}`)
     }
-    const signal = AbortSignal.timeout(90_000)
+    const signal = AbortSignal.timeout(600_000)
     const [row] = await server.query<{ v: string }>('select @@version as v')
     const source = {
       endpoint: parseEndpoint(server.url),

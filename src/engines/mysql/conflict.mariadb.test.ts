@@ -36,7 +36,7 @@ for (const [what, change] of changes) {
     if (what === 'exchanged partition') await server.query('alter table d.x drop column v')
     await server.query('insert into d.w values (1); insert into d.a values (1)')
     using scratch = new Scratch('conflict')
-    const signal = AbortSignal.timeout(60_000)
+    const signal = AbortSignal.timeout(600_000)
     const [row] = await server.query<{ v: string }>('select version() as v')
     const source = {
       endpoint: parseEndpoint(server.url),

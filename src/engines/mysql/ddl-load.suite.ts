@@ -11,7 +11,7 @@ import { mysql } from './mysql.ts'
 
 const rounds = Number(process.env['REDOUBT_TEST_ROUNDS'] ?? 4)
 const alterers = 3
-const baseMaxMs = 60_000
+const baseMaxMs = 600_000
 
 const rows = Array.from({ length: 3000 }, () => `('${'x'.repeat(150)}')`).join(',')
 

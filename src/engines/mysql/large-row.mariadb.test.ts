@@ -15,7 +15,7 @@ test('a value of 256 MB passes through a base', async () => {
   await server.query(
     `insert into d.t select 1, repeat(group_concat(char(seq) order by seq separator ''), 1000000) from d.seq_0_to_255`,
   )
-  const signal = AbortSignal.timeout(120_000)
+  const signal = AbortSignal.timeout(600_000)
   await using engine = await mysql.open(server.url, { signal, log: silentLog })
   using base = await takeBase(engine)
   await using target = await startMariadb({ settings })

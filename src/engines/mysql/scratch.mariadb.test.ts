@@ -11,7 +11,7 @@ import { until } from '../../../test/support/mysql-family-harness.ts'
 const holder = `
   const { findPrograms, initialise, LocalServer } = await import(process.argv[1])
   const [bin, dataDirectory] = process.argv.slice(2)
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(600_000)
   const options = { programs: findPrograms('mariadb', bin), dataDirectory, signal }
   await initialise(options)
   const server = await LocalServer.start({ ...options, settings: ['skip-log-bin'] })

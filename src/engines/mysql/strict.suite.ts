@@ -20,7 +20,7 @@ function semiSync(word: 'master' | 'source', timeoutMs: number): Record<string, 
 export function noStrictTests(start: StartServer): void {
   test('strict is refused where commits cannot wait (this server has no semi-synchronous replication)', async () => {
     await using server = await start()
-    const signal = AbortSignal.timeout(60_000)
+    const signal = AbortSignal.timeout(600_000)
     await using engine = await mysql.open(server.url, { signal, log: silentLog })
     const findings = await engine.probe('protect-strict', { signal })
     const blocking = findings.filter((finding) => finding.severity === 'blocks')
@@ -54,7 +54,7 @@ export function strictTests(start: StartServer, word: 'master' | 'source'): void
 
   test('a commit returns only after its acknowledgement', async () => {
     await using server = await start({ settings: semiSync(word, 60_000) })
-    const signal = AbortSignal.timeout(60_000)
+    const signal = AbortSignal.timeout(600_000)
     await using engine = await mysql.open(server.url, { signal, log: silentLog })
     await using source = await engine.openLog({
       log: silentLog,

@@ -17,7 +17,7 @@ else noTlsTests()
 function noTlsTests(): void {
   test('TLS is refused where it is asked for, and left out where it is not (this server has none)', async () => {
     await using server = await startMysql()
-    const signal = AbortSignal.timeout(60_000)
+    const signal = AbortSignal.timeout(600_000)
     const required = await mysql
       .open(`${server.url}?ssl-mode=required`, { signal, log: silentLog })
       .catch((error: unknown) => error)
@@ -33,7 +33,7 @@ function noTlsTests(): void {
 function tlsTests(): void {
   test('base and log pass through TLS, and certificates are verified when that is asked for', async () => {
     await using server = await startMysql()
-    const signal = AbortSignal.timeout(60_000)
+    const signal = AbortSignal.timeout(600_000)
     const url = `${server.url}?ssl-mode=required`
     await using session = await Session.open(parseEndpoint(url), { signal })
     const [cipher] = await session.texts(`show session status like 'Ssl_cipher'`, { signal })
@@ -60,7 +60,7 @@ function tlsTests(): void {
 
 test('wrong credentials, a closed port and an unknown host each say what they are', async () => {
   await using server = await startMysql()
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(600_000)
   const fail = (url: string) =>
     mysql.open(url, { signal, log: silentLog }).then(
       () => 'opened',

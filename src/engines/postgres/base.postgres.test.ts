@@ -21,7 +21,7 @@ import { isNewPage, pageChecksum, storedChecksum } from './pages.kernel.ts'
 import { postgres } from './postgres.ts'
 
 const options = (more: Partial<BaseOptions> = {}): BaseOptions => ({
-  signal: AbortSignal.timeout(120_000),
+  signal: AbortSignal.timeout(600_000),
   progress: createProgress('base'),
   log: silentLog,
   parallel: 2,

@@ -154,12 +154,12 @@ test('one reader follows a standby that is promoted under it', async () => {
   await world.server.query('create table t (a int)')
   await using standby = await startStandby(world)
   await using engine = await postgres.open(standby.url, {
-    signal: AbortSignal.timeout(20_000),
+    signal: AbortSignal.timeout(600_000),
     log: silentLog,
   })
   await using source = await engine.openLog({ log: silentLog, name: 'b', durability: 'async' })
   const log = new MemoryLog()
-  const signal = AbortSignal.timeout(60_000)
+  const signal = AbortSignal.timeout(600_000)
   await replayed(standby, await insert(world.server, 1, 5))
   let wanted = '~'
   let done: Promise<unknown> | undefined
@@ -186,14 +186,14 @@ test('several hosts in the URL: the one that takes writes is followed', async ()
   await world.server.query('create table t (a int)')
   await using standby = await startStandby(world)
   const both = `postgres://postgres:elephant-secret@127.0.0.1:${standby.port},127.0.0.1:${world.server.port}/postgres`
-  const open = { signal: AbortSignal.timeout(20_000), log: silentLog }
+  const open = { signal: AbortSignal.timeout(600_000), log: silentLog }
   await using engine = await postgres.open(both, open)
   assert.equal(engine.facts.details['role'], 'primary')
   await using source = await engine.openLog({ log: silentLog, name: 'c', durability: 'async' })
   await replayed(standby, await insert(world.server, 1, 3))
   let done: Promise<unknown> | undefined
   const blocks: LogBlock[] = []
-  for await (const item of source.read(undefined, { signal: AbortSignal.timeout(60_000) })) {
+  for await (const item of source.read(undefined, { signal: AbortSignal.timeout(600_000) })) {
     if (item.kind === 'block') blocks.push(item)
     done ??= (async () => {
       await world.server.kill9()
@@ -213,7 +213,7 @@ test('several hosts in the URL: the one that takes writes is followed', async ()
 test('a position of another cluster, or of a timeline that does not lead here, is refused', async () => {
   await using world = await World.begin()
   await using engine = await postgres.open(world.server.url, {
-    signal: AbortSignal.timeout(20_000),
+    signal: AbortSignal.timeout(600_000),
     log: silentLog,
   })
   await using source = await engine.openLog({ log: silentLog, name: 'd', durability: 'async' })
@@ -223,7 +223,7 @@ test('a position of another cluster, or of a timeline that does not lead here, i
     { history: `${system}-00000007`, at: toAt(0x1000000n) },
   ]
   for (const position of wrong) {
-    const reading = source.read(position, { signal: AbortSignal.timeout(20_000) })
+    const reading = source.read(position, { signal: AbortSignal.timeout(600_000) })
     await assert.rejects(Array.fromAsync(reading), (error) => isFault(error, 'source-changed'))
   }
 })

@@ -6,7 +6,7 @@ import type { Use } from '#engines'
 import { type PostgresServer, startPostgres } from '../../../test/support/servers/postgres.ts'
 import { postgres } from './postgres.ts'
 
-const options = () => ({ signal: AbortSignal.timeout(20_000), log: silentLog })
+const options = () => ({ signal: AbortSignal.timeout(600_000), log: silentLog })
 
 async function probe(server: PostgresServer, use: Use, url = server.url): Promise<Finding[]> {
   await using engine = await postgres.open(url, options())

@@ -25,10 +25,10 @@ describe('prove', { concurrency: false }, () => {
     index = row?.index ?? ''
     await world.takeBase()
     await using engine = await postgres.open(server.url, {
-      signal: AbortSignal.timeout(10_000),
+      signal: AbortSignal.timeout(600_000),
       log: silentLog,
     })
-    assert.equal(await engine.beat({ signal: AbortSignal.timeout(10_000) }), true)
+    assert.equal(await engine.beat({ signal: AbortSignal.timeout(600_000) }), true)
     await server.query('insert into t values (-1, null)')
     await world.caughtUp()
   })

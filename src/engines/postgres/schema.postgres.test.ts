@@ -17,7 +17,7 @@ import { service } from '../../../test/support/servers/services.ts'
 import { runAsServerUser } from '../../../test/support/servers/process.ts'
 import { postgresPassword } from '../../../test/support/servers/postgres.ts'
 
-const signal = AbortSignal.timeout(300_000)
+const signal = AbortSignal.timeout(600_000)
 
 /** What pg_dump 17 says of a database, without what differs from run to run. */
 async function dump(server: PostgresServer, database = 'postgres'): Promise<string> {

@@ -24,7 +24,7 @@ async function behindProxy(options: S3Options = {}) {
     await storage[Symbol.asyncDispose]()
     await proxy[Symbol.asyncDispose]()
   }
-  return { storage, proxy, [Symbol.asyncDispose]: dispose }
+  return { storage, proxy, bucket, [Symbol.asyncDispose]: dispose }
 }
 
 async function openAt(endpoint: string, bucket: string, options: S3Options): Promise<Storage> {
@@ -264,9 +264,12 @@ test('a store that forgets an upload once it is complete is not asked in vain', 
 })
 
 test('a stalled answer and a silent store end in time', async () => {
-  await using place = await behindProxy({ timeouts: { connectMs: 300, idleMs: 300 } })
-  const { storage, proxy } = place
-  await storage.put('a', pattern(300_000))
+  // Long enough for a store that is merely slow, to which each is opened.
+  const timeouts = { connectMs: 1500, idleMs: 1500 }
+  await using place = await behindProxy()
+  const { proxy, bucket } = place
+  await place.storage.put('a', pattern(300_000))
+  await using storage = await openAt(proxy.endpoint, bucket, { timeouts })
   proxy.rule = () => ({ kind: 'stall', bodyBytes: 100_000 })
   await rejects(storage.get('a'), 'timeout')
   await rejects(readAll(storage.stream('a')), 'timeout')
@@ -275,7 +278,6 @@ test('a stalled answer and a silent store end in time', async () => {
   const ceph = await sharedCeph()
   await using silent = await FaultProxy.start({ port: ceph.port })
   silent.set({ silent: ['up', 'down'] })
-  const timeouts = { connectMs: 300, idleMs: 300 }
   await rejects(openAt(`http://127.0.0.1:${silent.port}`, 'any', { timeouts }), 'timeout')
   silent.set({ silent: ['down'] })
   await rejects(openAt(`http://127.0.0.1:${silent.port}`, 'any', { timeouts }), 'timeout')

@@ -6,7 +6,7 @@ import type { CrashMoment } from './storage.ts'
 const main = path.resolve(import.meta.dirname, '../../../src/cli/main.ts')
 const hooks = path.join(import.meta.dirname, 'hooks.ts')
 /** What hangs is a failure, and must not hold up the rest; a busy machine is slow. */
-const patienceMs = 300_000
+const patienceMs = 600_000
 
 export type Env = Readonly<Record<string, string>>
 

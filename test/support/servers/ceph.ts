@@ -18,8 +18,8 @@ import {
 import { service, type Service } from './services.ts'
 
 const run = promisify(execFile)
-const startsMax = 2
-const adminLimitMs = 60_000
+const startsMax = 4
+const adminLimitMs = 300_000
 
 export type CephOptions = {
   /**

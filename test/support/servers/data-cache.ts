@@ -14,6 +14,19 @@ export async function copyInitialised(
   initialise: (folder: string) => Promise<void> | void,
 ): Promise<void> {
   const kept = path.join(servicesFolder, 'cache', `${key}-u${serverUid}`)
+  const running = initialising.get(kept) ?? initialiseOnce(kept, initialise)
+  initialising.set(kept, running)
+  await running
+  copyFolder(kept, target)
+}
+
+/** What this process initialises: two servers that start at once share it. */
+const initialising = new Map<string, Promise<void>>()
+
+async function initialiseOnce(
+  kept: string,
+  initialise: (folder: string) => Promise<void> | void,
+): Promise<void> {
   if (!existsSync(kept)) {
     const part = `${kept}.${process.pid}`
     rmSync(part, { recursive: true, force: true })
@@ -27,7 +40,6 @@ export async function copyInitialised(
       if (!existsSync(kept)) throw error
     }
   }
-  copyFolder(kept, target)
 }
 
 /** A faithful copy: owners, modes, times, links, holes; sharing blocks where the file system can. */

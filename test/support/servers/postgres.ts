@@ -240,7 +240,7 @@ export class PostgresServer implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Not SIGKILL: the postmaster removes its shared memory.
-    await this.#process?.end('SIGQUIT', 5000)
+    await this.#process?.end('SIGQUIT')
     this.#parts.scratch[Symbol.dispose]()
   }
 }

@@ -86,7 +86,7 @@ export class ServerProcess {
   }
 
   /** Asks it to end and waits; kills it when it does not within the limit. */
-  async end(signal: NodeJS.Signals, limitMs = 60_000): Promise<void> {
+  async end(signal: NodeJS.Signals, limitMs = 300_000): Promise<void> {
     if (!this.running) return
     this.#child.kill(signal)
     const timer = setTimeout(() => void this.#child.kill('SIGKILL'), limitMs)
@@ -122,7 +122,7 @@ export class ServerProcess {
 export async function untilReady(
   server: ServerProcess,
   ready: () => Promise<boolean>,
-  limitMs = 60_000,
+  limitMs = 300_000,
 ): Promise<void> {
   const deadline = performance.now() + limitMs
   while (!(await ready())) {

@@ -39,7 +39,7 @@ export async function runProgram(
   args: readonly string[],
   options: ToolOptions = {},
 ): Promise<ToolResult> {
-  const { input = '', env, cwd, codes = [0], limitMs = 300_000 } = options
+  const { input = '', env, cwd, codes = [0], limitMs = 600_000 } = options
   const child = spawn(program, args, {
     cwd,
     env: { ...process.env, ...env },

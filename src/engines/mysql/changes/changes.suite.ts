@@ -390,7 +390,7 @@ export function changesTests(start: StartServer, abilities: Abilities): void {
 
 /** Codes of what stands in the way of reading its changes. */
 async function findings(server: FamilyServer): Promise<string[]> {
-  const signal = AbortSignal.timeout(10_000)
+  const signal = AbortSignal.timeout(600_000)
   await using engine = await mysql.open(server.url, { signal, log: silentLog })
   const found = await engine.probe('sync-from', { signal })
   return found.filter((one) => one.severity === 'blocks').map((one) => one.code)
@@ -419,7 +419,7 @@ class LoggedFile {
         const row = await this.#server.query<{ v: string }>('select version() as v')
         const flavor = parseFlavor(row[0]?.v ?? '')
         using lookup = new CatalogLookup(parseEndpoint(this.#server.url), flavor)
-        this.#known = await lookup.read(database, table, AbortSignal.timeout(10_000))
+        this.#known = await lookup.read(database, table, AbortSignal.timeout(600_000))
       }
       return this.#known
     }

@@ -18,7 +18,7 @@ import {
 } from '../../../../test/support/postgres-mirror.ts'
 import { startPostgres } from '../../../../test/support/servers/postgres.ts'
 
-const signal = AbortSignal.timeout(300_000)
+const signal = AbortSignal.timeout(600_000)
 
 test('changes: a workload of all kinds read as batches rebuilds the tables, and from each position on the same rest comes', async () => {
   await using server = await startPostgres({ settings })
@@ -149,7 +149,7 @@ test('changes: what an image does not have is absent and never NULL', async () =
   ])
   assert.ok(all.every((one) => one.begins && one.ends))
   const times = all.map((one) => one.timeUs)
-  assert.ok(times.every((us) => Math.abs(Number(us) / 1000 - Date.now()) < 60_000))
+  assert.ok(times.every((us) => Math.abs(Number(us) / 1000 - Date.now()) < 3_600_000))
 })
 
 test('changes: a slot that is gone, another, ahead, or of another server is refused in clear words', async () => {

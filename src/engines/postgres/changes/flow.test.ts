@@ -12,7 +12,7 @@ import { Frames } from './frames.kernel.ts'
 import { OpenTransactions } from './open-transactions.ts'
 import { PgoutputDecoder } from './pgoutput.kernel.ts'
 
-const signal = AbortSignal.timeout(60_000)
+const signal = AbortSignal.timeout(600_000)
 const timeline = { systemId: '1', timeline: 1 }
 const typeNames = new Map([
   [18, '"char"'],

@@ -5,7 +5,7 @@ import { isFault } from '#base/faults'
 import { decodeStreamMessage, encodeStandbyStatus } from './replication.ts'
 import { Wire } from './wire.ts'
 
-const signal = AbortSignal.timeout(20_000)
+const signal = AbortSignal.timeout(600_000)
 
 function message(type: string, ...parts: readonly (string | Buffer)[]): Buffer {
   const body = Buffer.concat(parts.map((part) => Buffer.from(part)))
