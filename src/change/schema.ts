@@ -117,7 +117,7 @@ export interface SchemaSource {
 }
 
 /** What a link does, in this order. */
-export type Phase = 'schema' | 'copy'
+export type Phase = 'schema' | 'copy' | 'changes'
 
 export type CheckOptions = {
   /**

@@ -15,6 +15,7 @@ import type {
   RowBlock,
 } from '#change/copy'
 import type { SchemaSource, SchemaTarget, Selection, TableShape } from '#change/schema'
+import { closeAfterFailure, closing } from './closing.ts'
 import { CopyMeter } from './meter.ts'
 import { CopySchedule, type Job, type ScheduledTable } from './schedule.ts'
 import { makeTableObjects, shapesDiffer } from './schema.ts'
@@ -34,6 +35,8 @@ export type CopyWork = {
   readonly target: { readonly schema: SchemaTarget; readonly rows: CopyTarget }
   readonly store: LinkStore
   readonly link: string
+  /** Changes will be read behind it: under the link's name. */
+  readonly followed: boolean
   readonly selection: Selection
   /** The `table` objects are made too. */
   readonly makes: boolean
@@ -82,29 +85,6 @@ export async function copyRows(work: CopyWork): Promise<void> {
   }
 }
 
-/** Works with something opened, and closes it. A server that went away cannot be closed well: what failed first is told. */
-async function closing<T extends AsyncDisposable>(
-  opened: T,
-  log: Log,
-  work: (opened: T) => Promise<void>,
-): Promise<void> {
-  try {
-    await work(opened)
-  } catch (error) {
-    await closeAfterFailure(opened, log)
-    throw error
-  }
-  await opened[Symbol.asyncDispose]()
-}
-
-async function closeAfterFailure(opened: AsyncDisposable, log: Log): Promise<void> {
-  try {
-    await opened[Symbol.asyncDispose]()
-  } catch (error) {
-    log.debug(`closes behind a failure: ${error instanceof Error ? error.message : String(error)}`)
-  }
-}
-
 /** A mark that came behind our back (`conflict`): a session of the process before us committed late. */
 function mayGoOn(error: unknown): error is Fault {
   return isFault(error) && (error.recovery === 'retry' || error.code === 'conflict')
@@ -119,12 +99,12 @@ type SafeReader = {
 }
 
 async function openReader(work: CopyWork): Promise<SafeReader> {
-  const { source, store, selection, parallel, signal, log } = work
+  const { source, store, link, followed, selection, parallel, signal, log } = work
   const planned = store.tables().map(({ shape }) => shape)
   const reader = await source.rows.beginCopy({
     tables: planned,
     parallel,
-    follow: undefined,
+    follow: followed ? link : undefined,
     log,
     signal,
   })
@@ -190,7 +170,7 @@ class Copy {
       }
     })
     const brought = await writer.loaded({ signal })
-    store.useRuns([...new Set(brought.map((mark) => mark.run))])
+    store.useRuns(brought)
   }
 
   /** Compares the marks on the target with the plan: see SPEC.md. */
@@ -221,7 +201,8 @@ class Copy {
   }
 
   #findMixed(shape: TableShape, settled: Settled): void {
-    if (settled.kind !== 'goes-on' || !settled.mixed) return
+    // Changes make one moment of several.
+    if (settled.kind !== 'goes-on' || !settled.mixed || this.#work.followed) return
     const name = formatName(shape.name)
     this.#work.store.addFinding({
       severity: 'warns',

@@ -2,7 +2,15 @@ import { assert, type Code } from '#base/faults'
 import type { Phase, Stage } from '#change/schema'
 
 /** Where a link stands: SPEC.md has the table. Recorded from `planned` on, each before what it stands for is done. */
-export type At = 'new' | 'planned' | 'making' | 'copying' | 'ending' | 'done'
+export type At =
+  | 'new'
+  | 'planned'
+  | 'making'
+  | 'copying'
+  | 'readying'
+  | 'changing'
+  | 'ending'
+  | 'done'
 
 export type LinkState = { readonly at: At; readonly phases: readonly Phase[] }
 
@@ -19,14 +27,22 @@ export type LinkEvent =
   | { readonly kind: 'recorded' }
   | { readonly kind: 'made'; readonly stage: Stage }
   | { readonly kind: 'copied' }
+  /** The changes have come to the end that was asked for. */
+  | { readonly kind: 'carried' }
+  /** What is not made yet was read again from the source. */
+  | { readonly kind: 'read' }
   | { readonly kind: 'tidied' }
 
 export type LinkAction =
   | { readonly kind: 'check' }
   | { readonly kind: 'record' }
-  | { readonly kind: 'make'; readonly stage: Stage }
+  /** `quiet`: without what acts by itself or holds what is true at the end only, while changes are still to come. */
+  | { readonly kind: 'make'; readonly stage: Stage; readonly quiet: boolean }
   | { readonly kind: 'copy' }
-  | { readonly kind: 'tidy' }
+  | { readonly kind: 'carry' }
+  | { readonly kind: 'read' }
+  /** `link`: also what both ends keep for the changes. */
+  | { readonly kind: 'tidy'; readonly of: 'copy' | 'link' }
   | { readonly kind: 'end' }
   | { readonly kind: 'refuse'; readonly code: Code; readonly why: string; readonly hint: string }
 
@@ -54,8 +70,18 @@ export function decide(state: LinkState, event: LinkEvent): LinkDecision {
       return afterMaking(state, event.stage)
     case 'copied':
       assert(state.at === 'copying', `rows are copied when copying, not when ${state.at}`)
+      return enter(state, state.phases.includes('changes') ? 'readying' : 'ending')
+    case 'carried':
+      assert(state.at === 'changing', `changes are carried when changing, not when ${state.at}`)
       return enter(state, 'ending')
+    case 'read':
+      assert(
+        state.at === 'ending' && state.phases.includes('changes'),
+        `objects are read again when changes end, not when ${state.at}`,
+      )
+      return make(state, 'table')
     case 'tidied':
+      if (state.at === 'readying') return enter(state, 'changing')
       assert(state.at === 'ending', `a link is tidied when ending, not when ${state.at}`)
       return enter(state, 'done')
     default:
@@ -106,12 +132,15 @@ function afterMaking(state: LinkState, stage: Stage): LinkDecision {
       return enter(state, state.phases.includes('copy') ? 'copying' : 'ending')
     case 'table':
       assert(
-        state.at === 'ending',
-        `what is left of the tables is made when ending, not when ${state.at}`,
+        state.at === 'ending' || state.at === 'readying',
+        `what is left of the tables is made when readying or ending, not when ${state.at}`,
       )
-      return { state, action: { kind: 'make', stage: 'end' }, said: saidOfMaking.end }
+      return make(state, 'end')
     case 'end':
-      assert(state.at === 'ending', `the last objects are made when ending, not when ${state.at}`)
+      assert(
+        state.at === 'ending' || state.at === 'readying',
+        `the last objects are made when readying or ending, not when ${state.at}`,
+      )
       return state.phases.includes('copy') ? tidy(state) : enter(state, 'done')
     default:
       return stage satisfies never
@@ -124,6 +153,8 @@ const saidOfMaking: Readonly<Record<Stage, string>> = {
   end: 'makes foreign keys, views, triggers and what else waits for all rows',
 }
 
+const saidOfQuiet = 'makes foreign keys, views and what else may be there while changes come'
+
 /** What is done in a state from its beginning: also when a killed link comes back to it. */
 function enter(from: LinkState, at: Exclude<At, 'new'>): LinkDecision {
   const state = { ...from, at }
@@ -131,12 +162,17 @@ function enter(from: LinkState, at: Exclude<At, 'new'>): LinkDecision {
     case 'planned':
       return { state, action: { kind: 'record' }, said: 'records the plan' }
     case 'making':
-      return { state, action: { kind: 'make', stage: 'rows' }, said: saidOfMaking.rows }
+      return make(state, 'rows')
     case 'copying':
       return { state, action: { kind: 'copy' }, said: 'copies rows' }
+    case 'readying':
+      return state.phases.includes('schema') ? make(state, 'table') : tidy(state)
+    case 'changing':
+      return { state, action: { kind: 'carry' }, said: 'applies changes' }
     case 'ending':
       if (!state.phases.includes('schema')) return tidy(state)
-      return { state, action: { kind: 'make', stage: 'table' }, said: saidOfMaking.table }
+      if (!state.phases.includes('changes')) return make(state, 'table')
+      return { state, action: { kind: 'read' }, said: 'reads what is left to make' }
     case 'done':
       return { state, action: { kind: 'end' }, said: 'is done' }
     default:
@@ -144,8 +180,19 @@ function enter(from: LinkState, at: Exclude<At, 'new'>): LinkDecision {
   }
 }
 
+function make(state: LinkState, stage: Stage): LinkDecision {
+  const quiet = state.at === 'readying'
+  const said = quiet && stage === 'end' ? saidOfQuiet : saidOfMaking[stage]
+  return { state, action: { kind: 'make', stage, quiet }, said }
+}
+
 function tidy(state: LinkState): LinkDecision {
-  return { state, action: { kind: 'tidy' }, said: 'removes the marks of the copy from the target' }
+  const of = state.at === 'ending' && state.phases.includes('changes') ? 'link' : 'copy'
+  const said =
+    of === 'copy'
+      ? 'removes the marks of the copy from the target'
+      : 'removes from both ends what was kept for the link'
+  return { state, action: { kind: 'tidy', of }, said }
 }
 
 function refuse(

@@ -4,7 +4,7 @@ import type { Log } from '#base/log'
 import type { Progress } from '#base/progress'
 import { systemTime, type Time } from '#base/time'
 import type { Position } from '#change'
-import type { ApplyTarget } from '#change/apply'
+import type { ApplyTarget, ConflictPolicy } from '#change/apply'
 import type { ChangeSource } from '#change/batch'
 import type { CopySource, CopyTarget } from '#change/copy'
 import type { Finding } from '#change/finding'
@@ -18,10 +18,12 @@ import type {
   Selection,
 } from '#change/schema'
 import { copyRows } from './copy.ts'
+import { type Flow, FlowMeter } from './flow.ts'
+import { followCopy } from './following.ts'
 import { type At, decide, type LinkAction, type LinkEvent, newLink } from './link.ts'
-import { makeStage } from './schema.ts'
+import { makeQuiet, makeStage } from './schema.ts'
 import { type Choices, createSelection, selectionFindings } from './selection.ts'
-import { hasState, type LinkStore, openState, type Plan } from './state.ts'
+import { type Changing, hasState, type LinkStore, openState, type Plan } from './state.ts'
 import { type Rate, Throttle } from './throttle.ts'
 
 /** What a link asks of the data system at one of its ends; an engine is one. */
@@ -40,7 +42,12 @@ export interface LinkEnd {
 /** What the user asked for; on a resume what is left out is as recorded. */
 export type Asked = {
   readonly [Name in keyof Choices]?: Choices[Name] | undefined
-} & { readonly phases?: readonly Phase[] | undefined }
+} & {
+  readonly phases?: readonly Phase[] | undefined
+  /** Of the changes; on a resume it may be another than before. */
+  readonly until?: string | undefined
+  readonly conflicts?: ConflictPolicy | undefined
+}
 
 /** Everything that was found before anything is written. */
 export type Preview = {
@@ -66,7 +73,11 @@ export type MigrateOptions = {
   /** What the link decided. */
   readonly onSaid: (said: string, at: At) => void
   readonly progress: Progress
+  /** Counts the changes, when there are any to come. */
+  readonly onMeter?: ((meter: FlowMeter) => void) | undefined
   readonly chunkBytes?: number | undefined
+  /** Rows of changes that are read at once. */
+  readonly batchRowsMax?: number | undefined
   readonly time?: Time | undefined
   readonly log: Log
   readonly signal: AbortSignal
@@ -89,6 +100,8 @@ export type Migrated = {
   readonly positions: readonly Position[]
   readonly objects: Readonly<Record<string, number>>
   readonly tables: readonly MigratedTable[]
+  /** What was carried of changes since this process began. */
+  readonly changes?: Flow | undefined
   readonly findings: readonly Finding[]
 }
 
@@ -109,12 +122,14 @@ class Migration implements Disposable {
   #choices: Choices = { include: [], exclude: [], map: '', accounts: false, convert: false }
   #phases: readonly Phase[]
   #preview: Preview = { findings: [], objects: [], tables: [] }
+  #meter: FlowMeter | undefined
 
   constructor(options: MigrateOptions) {
     this.#options = options
     this.#time = options.time ?? systemTime
-    const { phases, ...choices } = options.asked
-    this.#phases = phases ?? ['schema', 'copy']
+    const { phases, until, conflicts, ...choices } = options.asked
+    const changes = until !== undefined || conflicts !== undefined
+    this.#phases = phases ?? (changes ? ['schema', 'copy', 'changes'] : ['schema', 'copy'])
     this.#choices = { ...this.#choices, ...given(choices) }
   }
 
@@ -152,11 +167,23 @@ class Migration implements Disposable {
       })
     if (plan.from !== from || plan.to !== to) throw other(`${plan.from} to ${plan.to}`)
     const recorded: Readonly<Record<string, unknown>> = { ...plan.choices, phases: plan.phases }
-    for (const [name, value] of Object.entries(given(asked))) {
+    const { until, conflicts, ...choices } = asked
+    if ((until !== undefined || conflicts !== undefined) && !plan.phases.includes('changes')) {
+      throw other('a link without changes')
+    }
+    for (const [name, value] of Object.entries(given(choices))) {
       if (JSON.stringify(recorded[name]) !== JSON.stringify(value)) throw other(`another --${name}`)
     }
     this.#choices = plan.choices
     this.#phases = plan.phases
+    if (this.#follows) this.#opened().setChanging(this.#changing())
+  }
+
+  /** What is asked of the changes now, or was asked before. */
+  #changing(): Changing {
+    const { until, conflicts } = this.#options.asked
+    const before = this.#opened().changing() ?? { until: 'caught-up', conflicts: 'stop' }
+    return { until: until ?? before.until, conflicts: conflicts ?? before.conflicts }
   }
 
   async #record(at: At): Promise<void> {
@@ -179,14 +206,25 @@ class Migration implements Disposable {
         const schema = needed(target.schema, 'make tables')
         const store = this.#opened()
         const { convert } = this.#choices
-        await makeStage(action.stage, { store, target: schema, convert, progress, log, signal })
+        const making = { store, target: schema, convert, progress, log, signal }
+        if (action.quiet && action.stage === 'end') await makeQuiet(making)
+        else await makeStage(action.stage, making)
         return { kind: 'made', stage: action.stage }
       }
       case 'copy':
         progress.phase = 'copy'
         await this.#copy()
         return { kind: 'copied' }
+      case 'carry':
+        progress.phase = 'apply changes'
+        await this.#carry()
+        return { kind: 'carried' }
+      case 'read':
+        progress.phase = 'read objects'
+        await this.#readAgain()
+        return { kind: 'read' }
       case 'tidy':
+        if (action.of === 'link') await this.#endLink()
         await this.#tidy()
         return { kind: 'tidied' }
       case 'end':
@@ -204,11 +242,19 @@ class Migration implements Disposable {
 
   async #check(): Promise<LinkEvent> {
     const { source, target, signal, dryRun, onPreview } = this.#options
-    const findings = [
+    const found = [
       ...sideOf('source', await source.probe('migrate-from', { signal })),
+      ...(this.#follows ? sideOf('source', await source.probe('sync-from', { signal })) : []),
       ...sideOf('target', await target.probe('migrate-to', { signal })),
     ]
+    const findings = found.filter(
+      ({ said }, index) => found.findIndex((other) => other.said === said) === index,
+    )
     refuseOtherEngine(source, target)
+    if (this.#follows) {
+      needed(source.changes, 'read changes')
+      needed(target.apply, 'apply changes')
+    }
     const { convert } = this.#choices
     const from = needed(source.schema, 'read the schema')
     const to = needed(target.schema, 'make tables')
@@ -238,16 +284,19 @@ class Migration implements Disposable {
       )
     }
     const { objects, tables, findings } = this.#preview
-    this.#store.record({
-      id: randomHex(8),
-      from,
-      to,
-      choices: this.#choices,
-      phases: this.#phases,
-      objects: this.#phases.includes('schema') ? objects : [],
-      tables: this.#phases.includes('copy') ? tables : [],
-      findings,
-    })
+    this.#store.record(
+      {
+        id: randomHex(8),
+        from,
+        to,
+        choices: this.#choices,
+        phases: this.#phases,
+        objects: this.#phases.includes('schema') ? objects : [],
+        tables: this.#phases.includes('copy') ? tables : [],
+        findings,
+      },
+      this.#follows ? this.#changing() : undefined,
+    )
   }
 
   async #copy(): Promise<void> {
@@ -257,6 +306,7 @@ class Migration implements Disposable {
       target: { schema: needed(target.schema, 'make'), rows: needed(target.rows, 'take rows') },
       store: this.#opened(),
       link: this.#plan().id,
+      followed: this.#follows,
       selection: this.#selection(),
       makes: this.#phases.includes('schema'),
       convert: this.#choices.convert,
@@ -271,12 +321,49 @@ class Migration implements Disposable {
     this.#findSeveralPositions()
   }
 
+  async #carry(): Promise<void> {
+    const { source, target, parallel, rate, progress, stateDirectory, log, signal } = this.#options
+    const meter = new FlowMeter(progress, this.#time)
+    this.#meter = meter
+    this.#options.onMeter?.(meter)
+    await followCopy(this.#plan().id, {
+      source: needed(source.changes, 'read changes'),
+      target: needed(target.apply, 'apply changes'),
+      store: this.#opened(),
+      stateDirectory,
+      selection: this.#selection(),
+      parallel,
+      throttle: rate && new Throttle(rate, this.#time),
+      batchRowsMax: this.#options.batchRowsMax,
+      meter,
+      time: this.#time,
+      log,
+      signal,
+    })
+  }
+
+  /** Sequences went on, and programs may have changed, while changes were carried. */
+  async #readAgain(): Promise<void> {
+    const { source, signal } = this.#options
+    const from = needed(source.schema, 'read the schema')
+    const schema = await from.readSchema(this.#selection(), { signal })
+    this.#opened().replaceUnmade(schema.objects)
+  }
+
+  async #endLink(): Promise<void> {
+    const { source, target, signal } = this.#options
+    const link = this.#plan().id
+    await needed(source.changes, 'read changes').endChanges({ name: link, signal })
+    await needed(target.apply, 'apply changes').endApply({ link, signal })
+  }
+
   /** Tables that were whole before a reader was lost are older than those that came after. */
   #findSeveralPositions(): void {
     const store = this.#opened()
     const used = store.runs().filter((run) => run.used)
     const stamps = new Set(used.map(({ run, stamp }) => stamp ?? `run ${run}`))
-    if (stamps.size < 2) return
+    // Changes make one moment of several.
+    if (stamps.size < 2 || this.#follows) return
     store.addFinding({
       severity: 'warns',
       code: 'several-positions',
@@ -315,11 +402,16 @@ class Migration implements Disposable {
         target: shape.target,
         ...(result ?? { rows: 0n, bytes: 0, tookMs: 0 }),
       })),
+      ...(this.#meter && { changes: this.#meter.flow }),
       findings: [
         ...(store?.plan()?.findings ?? this.#preview.findings),
         ...(store?.laterFindings() ?? []),
       ],
     }
+  }
+
+  get #follows(): boolean {
+    return this.#phases.includes('changes')
   }
 
   #selection(): Selection {

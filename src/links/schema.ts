@@ -1,3 +1,4 @@
+import { isFault } from '#base/faults'
 import type { Log } from '#base/log'
 import type { Progress } from '#base/progress'
 import type { ObjectName, SchemaObject, SchemaTarget, Stage, TableShape } from '#change/schema'
@@ -16,6 +17,46 @@ export type Making = {
 /** Makes what is not made yet of a stage. */
 export async function makeStage(stage: Stage, making: Making): Promise<void> {
   await make(making.store.objects(stage), making)
+}
+
+/**
+ * Kinds that are made only when all changes are there: what would act on them (the rows that it wrote on the source come by
+ * themselves), and what holds a state of the data.
+ */
+const heldKinds: ReadonlySet<SchemaObject['kind']> = new Set([
+  'trigger',
+  'event',
+  'sequence',
+  'materialized-view',
+])
+
+/**
+ * Makes what may be there while changes are applied, of the last stage. Foreign keys that tables of several moments do not
+ * fulfil yet wait for the end, too.
+ */
+export async function makeQuiet(making: Making): Promise<void> {
+  const objects = withoutHeld(making.store.objects('end'))
+  await make(
+    objects.filter(({ kind }) => kind !== 'foreign-key'),
+    making,
+  )
+  for (const key of objects.filter(({ kind }) => kind === 'foreign-key')) {
+    try {
+      await make([key], making)
+    } catch (error) {
+      if (!isFault(error, 'engine', 'different')) throw error
+      making.log.warn(`${key.id} is made when all changes are there: ${error.message}`)
+    }
+  }
+}
+
+function withoutHeld(objects: readonly SchemaObject[]): SchemaObject[] {
+  const held = new Set(objects.filter(({ kind }) => heldKinds.has(kind)).map(({ id }) => id))
+  for (let size = -1; size !== held.size; ) {
+    size = held.size
+    for (const { id, needs } of objects) if (needs.some((need) => held.has(need))) held.add(id)
+  }
+  return objects.filter(({ id }) => !held.has(id))
 }
 
 /**

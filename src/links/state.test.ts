@@ -47,7 +47,7 @@ test('what was recorded is there when it is opened again', async () => {
     const run = store.beginRun({ history: 'h', at: '5' }, 'stamp')
     assert.equal(run.run, 0)
     assert.equal(store.beginRun(undefined, undefined).run, 1)
-    store.useRuns([1])
+    store.useRuns([{ table: 0, run: 1 }])
     store.made(['rows of orders'])
     store.finishTable(0, { rows: 2n ** 60n, bytes: 7, tookMs: 8 })
     store.addFinding({ severity: 'warns', code: 'mixed', said: 'mixed' })

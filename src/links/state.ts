@@ -5,7 +5,8 @@ import { DatabaseSync } from 'node:sqlite'
 import { assert, Fault, fromSystem } from '#base/faults'
 import { makeFolders } from '#base/folders'
 import type { Position } from '#change'
-import type { Chunk } from '#change/copy'
+import type { ConflictPolicy } from '#change/apply'
+import type { Chunk, LoadedChunk } from '#change/copy'
 import type { Finding } from '#change/finding'
 import type { ObjectName, Phase, SchemaObject, Stage, TableShape } from '#change/schema'
 import type { At } from './link.ts'
@@ -35,6 +36,13 @@ export type Run = {
   readonly stamp: string | undefined
   /** It brought chunks that stayed. */
   readonly used: boolean
+}
+
+/** What is asked of the changes. */
+export type Changing = {
+  /** As it was written: `caught-up`, `never`, a time. */
+  readonly until: string
+  readonly conflicts: ConflictPolicy
 }
 
 /** What the copy of a table came to. */
@@ -85,7 +93,9 @@ const tablesSql = `
     (copied integer not null, seq integer not null, size_bytes integer not null, range text not null,
      primary key (copied, seq)) strict, without rowid;
   create table if not exists run
-    (run integer primary key, position text, stamp text, used integer not null) strict`
+    (run integer primary key, position text, stamp text, used integer not null) strict;
+  create table if not exists brought
+    (copied integer not null, run integer not null, primary key (copied, run)) strict, without rowid`
 
 type Row = Readonly<Record<string, string | number | bigint | null | Uint8Array>>
 
@@ -131,12 +141,13 @@ export class LinkStore implements Disposable {
   }
 
   /** Records a plan where none is. */
-  record({ objects, tables, ...plan }: Plan): void {
+  record({ objects, tables, ...plan }: Plan, changing?: Changing): void {
     this.#write('record the plan', () => {
       assert(this.#fact('plan') === undefined, 'a link is planned once')
       this.#setFact('format', String(format))
       this.#setFact('plan', JSON.stringify(plan))
       this.#setFact('at', 'planned')
+      if (changing) this.#setFact('changing', JSON.stringify(changing))
       this.#insertObjects(objects)
       const insert = this.#database.prepare('insert into copied values (?, ?, 0, null)')
       for (const [index, shape] of tables.entries()) insert.run(index, JSON.stringify(shape))
@@ -266,13 +277,35 @@ export class LinkStore implements Disposable {
     }))
   }
 
-  /** Tells which runs the chunks on the target are of. */
-  useRuns(runs: readonly number[]): void {
+  /** Tells which runs the chunks on the target are of: all of them, when they are all there. */
+  useRuns(chunks: readonly Pick<LoadedChunk, 'table' | 'run'>[]): void {
     this.#write('record the runs', () => {
-      this.#database.exec('update run set used = 0')
-      const update = this.#database.prepare('update run set used = 1 where run = ?')
-      for (const run of runs) update.run(run)
+      this.#database.exec('update run set used = 0; delete from brought')
+      const use = this.#database.prepare('update run set used = 1 where run = ?')
+      const bring = this.#database.prepare('insert or ignore into brought values (?, ?)')
+      for (const { table, run } of chunks) {
+        use.run(run)
+        bring.run(table, run)
+      }
     })
+  }
+
+  /** The runs that brought the rows of each table, by the tables' indexes. */
+  runsOfTables(): ReadonlyMap<number, readonly number[]> {
+    const rows = this.#read('select copied, run from brought order by copied, run')
+    const pairs = rows.map((row) => [Number(row['copied']), Number(row['run'])] as const)
+    const byTable = Map.groupBy(pairs, ([table]) => table)
+    return new Map([...byTable].map(([table, list]) => [table, list.map(([, run]) => run)]))
+  }
+
+  /** What was asked of the changes last; on a resume it may be another than before. */
+  changing(): Changing | undefined {
+    const text = this.#fact('changing')
+    return text === undefined ? undefined : (JSON.parse(text) as Changing)
+  }
+
+  setChanging(changing: Changing): void {
+    this.#write('record what is asked', () => this.#setFact('changing', JSON.stringify(changing)))
   }
 
   /** Findings that the copy itself made. */

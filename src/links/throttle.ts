@@ -36,13 +36,18 @@ export class Throttle {
   /** The same blocks, no faster than the rate allows. A block that is larger than the bucket passes, and is paid for after. */
   async *slow(blocks: AsyncIterable<RowBlock>, signal: AbortSignal): AsyncIterable<RowBlock> {
     for await (const block of blocks) {
-      const nowMs = this.#time.monotonicMs()
-      const cost = this.#rate.unit === 'rows' ? block.rows : block.bytes.length
-      this.#paidMs = Math.max(this.#paidMs, nowMs - burstMs)
-      const waitMs = this.#paidMs - nowMs
-      this.#paidMs += (cost / this.#rate.perSecond) * 1000
-      if (waitMs > 0) await this.#time.sleep(waitMs, signal)
+      await this.pay(block.rows, block.bytes.length, signal)
       yield block
     }
+  }
+
+  /** Waits until so much may pass. */
+  async pay(rows: number, sizeBytes: number, signal: AbortSignal): Promise<void> {
+    const nowMs = this.#time.monotonicMs()
+    const cost = this.#rate.unit === 'rows' ? rows : sizeBytes
+    this.#paidMs = Math.max(this.#paidMs, nowMs - burstMs)
+    const waitMs = this.#paidMs - nowMs
+    this.#paidMs += (cost / this.#rate.perSecond) * 1000
+    if (waitMs > 0) await this.#time.sleep(waitMs, signal)
   }
 }

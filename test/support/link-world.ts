@@ -7,7 +7,7 @@ import { Lifetime, MemoryServer } from './memory-server.ts'
 import { Scratch } from './scratch.ts'
 
 /** Sleeps are over at once, and counted. */
-class Sleepless implements Time {
+export class Sleepless implements Time {
   sleptMs = 0
   now = () => 0
   monotonicMs = () => this.sleptMs

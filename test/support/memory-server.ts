@@ -18,7 +18,9 @@ import type {
   Selection,
   TableShape,
 } from '#change/schema'
+import type { Mark } from '#change/apply'
 import type { LinkEnd } from '#links/migrate'
+import { memoryApply, memoryChanges } from './memory-changes.ts'
 
 /** The process that used a server is gone: from here on none of its calls comes through. */
 export class Died extends Error {
@@ -28,11 +30,17 @@ export class Died extends Error {
 /** Counts what a process asks of its servers, and lets it die at one of these calls, before or after its effect. */
 export class Lifetime {
   calls = 0
+  /** For whatever comes in any order. */
+  seed = 1
+  /** Of this many writes of lanes beside others, one does not meet what another has not committed yet. */
+  spurious = 0
   readonly #diesAt: number
   readonly #after: boolean
   #dead = false
   /** Calls, by number, that fail once. */
   readonly failures = new Map<number, Error>()
+  /** The same, behind their effect: nobody knows then whether it was done. */
+  readonly lateFailures = new Map<number, Error>()
 
   constructor(diesAt = Number.POSITIVE_INFINITY, after = false) {
     this.#diesAt = diesAt
@@ -42,6 +50,7 @@ export class Lifetime {
   async call<T>(work: () => T): Promise<T> {
     if (this.#dead) throw new Died('dead')
     this.calls += 1
+    const number = this.calls
     const dies = this.calls === this.#diesAt
     if (dies) this.#dead = true
     if (dies && !this.#after) throw new Died(`before call ${this.calls}`)
@@ -50,12 +59,25 @@ export class Lifetime {
     const result = work()
     // What others do meanwhile comes between.
     await Promise.resolve()
-    if (dies) throw new Died(`after call ${this.calls}`)
+    if (dies) throw new Died(`after call ${number}`)
+    const late = this.lateFailures.get(number)
+    if (late) throw late
     return result
   }
 }
 
 type Row = { readonly key: number; readonly value: string; readonly place: number }
+
+/** What became of one row in a transaction. */
+export type RowChange = {
+  readonly table: string
+  readonly before: Pick<Row, 'key' | 'value'> | undefined
+  readonly after: Pick<Row, 'key' | 'value'> | undefined
+}
+
+export type LoggedTransaction = { readonly at: string; readonly changes: readonly RowChange[] }
+
+type Write = { readonly table: string; readonly key: number; readonly value?: string | undefined }
 
 export type MemoryTable = {
   readonly name: readonly string[]
@@ -67,6 +89,10 @@ export type MemoryTable = {
 
 const rowsPerChunk = 3
 
+function positionAt(version: number): string {
+  return String(version).padStart(6, '0')
+}
+
 /** A small database in memory, that keeps what a link may rely on: it is the same whoever connects. */
 export class MemoryServer {
   readonly tables = new Map<string, MemoryTable>()
@@ -77,6 +103,19 @@ export class MemoryServer {
   findings: Finding[] = []
   /** A value whose rows it loses in silence. */
   swallows: string | undefined
+  /** It has a trigger, a view on which that rests, and a sequence whose value is how many transactions there were. */
+  programs = false
+  /** All transactions, in commit order. */
+  readonly log: LoggedTransaction[] = []
+  /** What links keep here of changes: see memory-changes.ts. */
+  readonly applied = new Map<string, Mark>()
+  readonly locks = new Map<string, object>()
+  /** Commits of lanes. */
+  commits = 0
+  /** What of its log it may forget. */
+  acked = ''
+  /** Called when everything was read. */
+  onIdle: () => void = () => undefined
   #version = 0
   #place = 0
 
@@ -87,11 +126,40 @@ export class MemoryServer {
 
   /** Inserts a row, or takes a later form of it to another place. */
   put(name: string, key: number, value: string): void {
-    const table = this.table(name)
-    if (table.identified) table.rows = table.rows.filter((row) => row.key !== key)
-    this.#place += 1
-    table.rows.push({ key, value, place: this.#place })
+    this.write([{ table: name, key, value }])
+  }
+
+  /** One transaction: rows come, change, and go where there is no value. */
+  write(writes: readonly Write[]): void {
+    const changes = writes.map(({ table, key, value }) => {
+      const identified = this.table(table).identified
+      const before = identified ? this.table(table).rows.find((row) => row.key === key) : undefined
+      const change = { table, before, after: value === undefined ? undefined : { key, value } }
+      this.change(change)
+      return change
+    })
     this.#version += 1
+    this.log.push({ at: this.end, changes })
+  }
+
+  /** What a change makes of the rows; false when the row that it tells of is not there. */
+  change({ table: name, before, after }: RowChange): boolean {
+    const table = this.table(name)
+    const at = before
+      ? table.rows.findIndex(({ key, value }) => key === before.key && value === before.value)
+      : -1
+    if (before && at < 0) return false
+    if (before) table.rows.splice(at, 1)
+    const { identified, rows } = table
+    if (after && identified && rows.some(({ key }) => key === after.key)) return false
+    this.#place += 1
+    if (after) rows.push({ ...after, place: this.#place })
+    return true
+  }
+
+  /** The position at which its log ends. */
+  get end(): string {
+    return positionAt(this.#version)
   }
 
   table(name: string): MemoryTable {
@@ -120,6 +188,8 @@ class MemoryConnection implements LinkEnd {
   readonly facts = { engine: 'memory', flavor: 'Memory', version: '1' }
   readonly schema
   readonly rows
+  readonly changes
+  readonly apply
   readonly #server: MemoryServer
   readonly #life: Lifetime
 
@@ -133,6 +203,8 @@ class MemoryConnection implements LinkEnd {
       makeObjects: (objects: readonly SchemaObject[], options: MakeOptions) =>
         this.#make(objects, options),
     }
+    this.changes = memoryChanges(server, life)
+    this.apply = memoryApply(server, life)
     this.rows = {
       beginCopy: (options: BeginCopy) =>
         life.call((): CopyReader => new MemoryReader(server, options, life)),
@@ -193,6 +265,13 @@ function readSchema(server: MemoryServer, selection: Selection): Schema {
     objects.push({ ...common, id: 'view all of all', needs: ['view all'] })
     objects.unshift({ ...common, id: 'view all', needs: [] })
   }
+  if (server.programs) {
+    const end = { name: ['v', 'log'], stage: 'end', needs: [] } as const
+    const value = String(server.log.length)
+    objects.push({ ...end, id: 'sequence', kind: 'sequence', statements: [value] })
+    objects.push({ ...end, id: 'trigger', kind: 'trigger', statements: ['t'] })
+    objects.push({ ...end, id: 'late', kind: 'view', statements: ['v'], needs: ['trigger'] })
+  }
   const inOrder = objects.toSorted((a, b) => a.needs.length - b.needs.length)
   const tables = chosen.map((table) => shapeOf(table, selection.map(table.name)))
   const { engine, flavor, version } = { engine: 'memory', flavor: 'Memory', version: '1' }
@@ -236,7 +315,7 @@ class MemoryReader implements CopyReader {
     this.#life = life
     this.#server = server
     this.#parallel = options.parallel
-    this.position = { history: 'memory', at: String(server.version).padStart(6, '0') }
+    this.position = { history: 'memory', at: server.end }
     this.stamp = String(server.version)
     const names = options.tables.map(({ name }) => name.join('.'))
     this.#rows = new Map(names.map((name) => [name, [...server.table(name).rows]]))
