@@ -12,6 +12,7 @@ import type {
   SourceFacts,
   Use,
 } from '#engines'
+import { PostgresApply } from './apply/apply.ts'
 import { takePhysicalBase } from './base.ts'
 import { PostgresChanges } from './changes/changes.ts'
 import { type Address, openSession, parseAddress, type Session } from './connection.ts'
@@ -65,6 +66,7 @@ class PostgresEngine implements Engine {
   readonly schema: PostgresSchema
   readonly rows: PostgresRows
   readonly changes: PostgresChanges
+  readonly apply: PostgresApply
   readonly #address: Address
   readonly #server: ServerFacts
   readonly #log: Log
@@ -79,6 +81,7 @@ class PostgresEngine implements Engine {
     this.schema = new PostgresSchema(address, server)
     this.rows = new PostgresRows(address, server)
     this.changes = new PostgresChanges(address, server)
+    this.apply = new PostgresApply(address)
   }
 
   async probe(use: Use, options: { readonly signal: AbortSignal }): Promise<Finding[]> {

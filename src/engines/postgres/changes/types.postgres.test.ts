@@ -8,122 +8,15 @@ import {
   settings,
   transactionsUntilOver,
 } from '../../../../test/support/postgres-follow.ts'
+import { everyValue, typesBefore } from '../../../../test/support/postgres-every-type.ts'
 import { imagesOf } from '../../../../test/support/postgres-mirror.ts'
 import { startPostgres } from '../../../../test/support/servers/postgres.ts'
 
-/** Each type with values at its edges. */
-const values: Readonly<Record<string, readonly string[]>> = {
-  smallint: ['-32768', '32767'],
-  integer: ['-2147483648', '0'],
-  bigint: ['-9223372036854775808', '9223372036854775807'],
-  numeric: [
-    'NaN',
-    'Infinity',
-    '-Infinity',
-    '-0.00',
-    '1e-20',
-    '12345678901234567890.123456789',
-    '1e300',
-  ],
-  'numeric(12,2)': ['1.5', '-9999999999.99', '0'],
-  'numeric(5,0)': ['99999'],
-  real: ['-0', 'NaN', '3.4028235e38', '1e-45', '0.1', 'Infinity', '123456', '16777216', '1.5e-5'],
-  'double precision': [
-    '-0',
-    'NaN',
-    '5e-324',
-    '1.7976931348623157e308',
-    '0.1',
-    '-Infinity',
-    '1e15',
-    '1e14',
-    '123456789012345680',
-    '0.0001',
-    '0.00001',
-  ],
-  money: ['-92233720368547758.08', '1.5', '1234567.89'],
-  boolean: ['t', 'f'],
-  text: ['', 'é😀', "a\ttab \\ 'q'\nline"],
-  'character varying(9)': ['v', ''],
-  'character(5)': ['c', ''],
-  name: ['na'],
-  '"char"': ['x', ''],
-  bytea: ['\\x', '\\x00ff5c'],
-  date: [
-    'infinity',
-    '-infinity',
-    '4713-01-01 BC',
-    '0001-01-01',
-    '2026-05-01',
-    '5874897-12-31',
-    '0044-03-15 BC',
-  ],
-  'time without time zone': ['24:00:00', '00:00:00', '23:59:59.999999', '10:11:12.5'],
-  'time(3) without time zone': ['10:11:12.125'],
-  'time with time zone': ['23:59:59.999999-15:59', '00:00:00+0', '12:00+05:30', '12:00+05:30:15'],
-  'timestamp without time zone': [
-    '-infinity',
-    'infinity',
-    '4713-01-01 00:00:00 BC',
-    '294276-12-31 23:59:59.999999',
-    '2026-05-01 10:11:12.5',
-    '1999-12-31 23:59:59.999999',
-  ],
-  'timestamp(0) without time zone': ['2026-05-01 10:11:12'],
-  'timestamp with time zone': [
-    '-infinity',
-    'infinity',
-    '4713-01-01 00:00:00+00 BC',
-    '1969-12-31 23:59:59.000001+00',
-    '2026-05-01 10:11:12+09',
-  ],
-  interval: [
-    '-1 mon 3 days 00:00:00.000001',
-    '178000000 years',
-    '-178000000 years',
-    '0',
-    '1 year -2 mons',
-    '-00:00:01',
-    '1 day -01:00:00',
-    '-1 year +1 mon',
-    '100:00:00.5',
-  ],
-  uuid: ['a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'],
-  json: ['{"a" : 1e2}', 'null'],
-  jsonb: ['{"b":null, "a":[1.10, "\\u00e9"]}', '[]'],
-  inet: ['::1/64', '1.2.3.4', '10.0.0.0/8', '2001:db8::1', '::ffff:1.2.3.4'],
-  cidr: ['10.0.0.0/8', '::/0', '2001:db8::/32'],
-  macaddr: ['08:00:2b:01:02:03'],
-  macaddr8: ['08:00:2b:01:02:03:04:05'],
-  'bit(5)': ['10101'],
-  'bit varying': ['', '1', '101010101'],
-  point: ['(1,2)', '(nan,-inf)', '(0.1,-0)'],
-  polygon: ['((0,0),(1,1))'],
-  tsvector: ["'a':1A 'b'", ''],
-  tsquery: ["'a' & !'b'", ''],
-  int4range: ['[1,5)', 'empty', '(,)'],
-  tstzrange: ['["2026-05-01 00:00:00+00",)'],
-  'integer[]': ['[-1:1]={1,NULL,3}', '{}', '{{1,2},{3,4}}'],
-  'text[]': ['{{a,"b,c"},{"",NULL}}', '{"a b","\\"","null",é}'],
-  'timestamp without time zone[]': ['{"2026-05-01 10:11:12.5"}'],
-  'public.mood': ['so', 'La la'],
-  'public.pair': ['("La la",1)', '(,)'],
-  xml: ['<?xml version="1.0"?><a/>'],
-  regclass: ['pg_class'],
-  oid: ['4000000000'],
-  pg_lsn: ['16/B374D848', '0/0'],
-  jsonpath: ['$."a"'],
-  tid: ['(4294967295,65535)'],
-  xid: ['4294967295'],
-}
-
 test('changes: the value of every type is what SQL prints, whatever the settings of the server are', async () => {
   await using server = await startPostgres({ settings })
-  const types = Object.keys(values)
+  const types = Object.keys(everyValue)
   const columns = types.map((type, index) => `c${index} ${type}`)
-  await server.query(
-    `${over}; create type mood as enum ('so', 'La la'); create type pair as (m mood, n int)`,
-  )
+  await server.query(`${over}; ${typesBefore}`)
   await server.query(`create table t (id int primary key, ${columns.join(', ')})`)
   for (const setting of [
     `datestyle = 'German'`,
@@ -138,9 +31,9 @@ test('changes: the value of every type is what SQL prints, whatever the settings
   await using client = await server.connect()
   const plain = `set datestyle = ISO; set intervalstyle = postgres; set extra_float_digits = 3; set bytea_output = hex; set timezone = UTC`
   await client.query(plain)
-  const depth = Math.max(...Object.values(values).map((list) => list.length))
+  const depth = Math.max(...Object.values(everyValue).map((list) => list.length))
   for (let row = 0; row <= depth; row += 1) {
-    const cells = types.map((type) => values[type]?.[row] ?? null)
+    const cells = types.map((type) => everyValue[type]?.[row] ?? null)
     const places = types.map((type, index) => `$${index + 1}::text::${type}`)
     await client.query(`insert into t values (${row}, ${places.join(', ')})`, cells)
   }

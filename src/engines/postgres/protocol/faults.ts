@@ -39,6 +39,11 @@ const byState: readonly (readonly [prefix: string, code: Code])[] = [
   ['53300', 'unreachable'],
   ['53100', 'full'],
   ['55006', 'locked'],
+  // Deadlocks, serialization failures, locks that were waited for too long: another time it goes.
+  ['40P01', 'locked'],
+  ['40001', 'locked'],
+  ['55P03', 'locked'],
+  ['25P03', 'unreachable'],
   ['3D000', 'missing'],
   ['42P06', 'exists'],
   ['42P07', 'exists'],
