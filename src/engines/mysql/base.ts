@@ -4,6 +4,7 @@ import { systemTime } from '#base/time'
 import type { BaseFacts, BaseOptions, BaseSink } from '#engines'
 import { type Catalog, hasRows, isTransactional, selectRows, type Table } from './catalog.ts'
 import { type Chunk, chunkTargetBytes, conditionOf, planChunks } from './chunks.ts'
+import { digestedCount, formatDigest, inDigestOrder } from './digests.ts'
 import { readStamp } from './dump.ts'
 import type { Flavor } from './flavor.ts'
 import { chooseHistory } from './history.ts'
@@ -80,7 +81,7 @@ export async function takeLogicalBase(
   await copy.run()
   await snapshot.check()
   await checkPartitions(source, snapshot, signal)
-  const objects = describe(catalog, copy.files)
+  const objects = describe(catalog, copy.files, source.flavor)
   const entry = fileEntry(snapshot.timeUs)
   const lines = objects.map((object) => Buffer.from(`${JSON.stringify(object)}\n`))
   await sink.file(catalogPath, entry, each(lines))
@@ -239,12 +240,15 @@ class Copy {
     const path = chunkPath(table, chunk.index)
     this.#options.progress.current = `${table.database}.${table.name}`
     await this.#guarded(table, async () => {
-      const counted = { rows: 0, bytes: 0 }
-      const sql = selectRows(table, conditionOf(table, chunk))
+      const columns = inDigestOrder(table.columns, this.#source.flavor)
+      const digested = digestedCount(columns, this.#source.flavor)
+      const counted = { rows: 0, bytes: 0, digest: 0n, digested }
+      const sql = selectRows({ ...table, columns }, conditionOf(table, chunk))
       const content = this.#throttled(readRows(reader, sql, counted, signal), signal)
       await this.#sink.file(path, fileEntry(this.#snapshot.timeUs), content)
       const list = this.files.get(table) ?? []
-      list.push({ path, rows: counted.rows, sizeBytes: counted.bytes })
+      const digest = digested > 0 ? formatDigest(counted.digest) : undefined
+      list.push({ path, rows: counted.rows, sizeBytes: counted.bytes, digest })
       this.files.set(table, list)
       this.doneRows += counted.rows
     })
@@ -313,15 +317,18 @@ function changed(table: Table, cause?: unknown): Fault {
 /** A session and the loop for its rows: no other result may pass through it meanwhile. */
 export type RowReader = { readonly session: Session; readonly kernel: RowKernel }
 
+/** What was read; with a digest over the first `digested` cells of each row, when told so. */
+type Counted = { rows: number; bytes: number; digest?: bigint; readonly digested?: number }
+
 /** The rows of a statement as lines for LOAD DATA: each buffer lasts only until the next is asked for. */
 export async function* readRows(
   { session, kernel }: RowReader,
   sql: string,
-  counted: { rows: number; bytes: number },
+  counted: Counted,
   signal: AbortSignal,
 ): AsyncGenerator<Buffer, void, void> {
   using _ = session.guard(signal)
-  const text = new RowText(await session.beginRows(sql, { signal }), kernel)
+  const text = new RowText(await session.beginRows(sql, { signal }), kernel, counted.digested)
   try {
     while (!text.done) {
       const bytes = await session.raw()
@@ -331,6 +338,7 @@ export async function* readRows(
       }
     }
     counted.rows += text.rows
+    counted.digest = text.digest
   } finally {
     // Rows that nobody takes any more would be read as the answer to the next statement.
     if (!text.done) session.destroy()
@@ -338,7 +346,11 @@ export async function* readRows(
 }
 
 /** Everything in the order in which a restore makes it. */
-function describe(catalog: Catalog, files: ReadonlyMap<Table, StoredFile[]>): StoredObject[] {
+function describe(
+  catalog: Catalog,
+  files: ReadonlyMap<Table, StoredFile[]>,
+  flavor: Flavor,
+): StoredObject[] {
   return [
     ...catalog.databases.map((database) => ({ kind: 'database' as const, ...database })),
     ...catalog.sequences.map((sequence) => ({ kind: 'sequence' as const, ...sequence })),
@@ -349,7 +361,7 @@ function describe(catalog: Catalog, files: ReadonlyMap<Table, StoredFile[]>): St
       engine: table.engine,
       create: table.create,
       versioned: table.versioned,
-      columns: table.columns.map(({ name, load }) => ({ name, load })),
+      columns: inDigestOrder(table.columns, flavor).map(({ name, load }) => ({ name, load })),
       files: (files.get(table) ?? []).sort((a, b) => (a.path < b.path ? -1 : 1)),
     })),
     ...catalog.views.map((view) => ({

@@ -23,6 +23,12 @@ export type StoredFile = {
   readonly path: string
   readonly rows: number
   readonly sizeBytes: number
+  /**
+   * The sum, modulo 2^64 and in hexadecimal, of the XXH64 (seed 0) of each line, its end included: in any order of the
+   * rows the same. Columns of MySQL's JSON, which are the last, are left out, but not the tab before them. Bases
+   * before this was recorded have none, nor has a table that has no other columns.
+   */
+  readonly digest?: string | undefined
 }
 
 export type StoredObject =

@@ -7,7 +7,7 @@ import { systemDatabases } from './catalog.ts'
 import { copySelection } from './copy.ts'
 import { type Flavor, parseFlavor } from './flavor.ts'
 import { createGtidSet } from './gtid.ts'
-import { usersPath } from './layout.ts'
+import { type StoredTable, usersPath } from './layout.ts'
 import { Load } from './load.ts'
 import { layOutPhysical, ownDefaults, removeAccount, startPrepared } from './prepare.ts'
 import { type ReplayPlan, planReplay } from './plan.ts'
@@ -66,6 +66,13 @@ export async function makePlan(
   return { ...plan, needsWhole: filter.doubt, makesVersioned: versioned }
 }
 
+/** A restore that tells when the base is loaded, before any log is replayed. */
+type Filling = RestoreRequest & {
+  readonly onLoaded?:
+    | ((endpoint: Endpoint, tables: readonly StoredTable[]) => Promise<void>)
+    | undefined
+}
+
 async function intoServer(request: RestoreRequest, plan: Plan): Promise<RestoreResult> {
   const endpoint = parseEndpoint(request.to)
   const selection = selectTables(request.only)
@@ -89,7 +96,7 @@ async function intoServer(request: RestoreRequest, plan: Plan): Promise<RestoreR
 
 /** Loads and replays into a running server. */
 async function fillServer(
-  request: RestoreRequest,
+  request: Filling,
   plan: Plan,
   endpoint: Endpoint,
   selection: Selection,
@@ -116,6 +123,7 @@ async function fillServer(
     }
     await makeRoom(session, load, request, selection)
     await load.begin()
+    await request.onLoaded?.(endpoint, load.tables)
     const gtids = await replayInto(request, plan, { endpoint, selection, unlogged })
     await load.finish()
     if (unlogged) await joinTopology(session, flavor, gtids, request)
@@ -348,7 +356,7 @@ async function throughScratch(
 
 /** A server in a temporary directory with everything in it as of the target moment. */
 export async function openScratch(
-  request: Omit<RestoreRequest, 'to' | 'start' | 'force'>,
+  request: Omit<Filling, 'to' | 'start' | 'force'>,
   plan: Plan,
   directory?: string,
 ): Promise<{ server: LocalServer; result: RestoreResult } & AsyncDisposable> {
@@ -382,7 +390,7 @@ export async function openScratch(
 }
 
 async function fillScratch(
-  request: RestoreRequest,
+  request: Filling,
   plan: Plan,
   server: Parameters<typeof LocalServer.start>[0],
 ): Promise<{ running: LocalServer; result: RestoreResult }> {

@@ -9,7 +9,12 @@ type Exports = {
     out: number,
     outEnd: number,
     largest: number,
+    digested: number,
   ) => number
+  readonly beginLine: () => void
+  readonly addToLine: (at: number, size: number) => number
+  readonly endLine: (at: number, size: number) => void
+  readonly clearDigest: () => void
 }
 
 const pageBytes = 65_536
@@ -66,11 +71,11 @@ export class RowKernel {
     return size
   }
 
-  /** Takes as many whole packets as there are, or as have room in the output. */
-  run(columns: number, largest: number): Taken {
+  /** Takes as many whole packets as there are, or as have room in the output; so many cells of each go into the digest. */
+  run(columns: number, largest: number, digested: number): Taken {
     const outputEnd = outputAt + outputBytes
     const { takeRows } = this.#calls
-    this.#from = takeRows(this.#from, this.#end, columns, this.#out, outputEnd, largest)
+    this.#from = takeRows(this.#from, this.#end, columns, this.#out, outputEnd, largest, digested)
     const reason = this.#memory.readUInt32LE(8)
     if (reason === 3) throw new Fault('protocol', 'read rows: a packet is no row of this result')
     this.#out = this.#memory.readUInt32LE(0)
@@ -89,8 +94,31 @@ export class RowKernel {
     return text
   }
 
+  /** The sum of the XXH64 of each line that was digested since the last `clear`. */
+  get digest(): bigint {
+    return this.#memory.readBigUInt64LE(16)
+  }
+
+  /** A line that another made goes into the digest by pieces; while it lasts nothing else may wait here. */
+  beginLine(): void {
+    this.#calls.beginLine()
+  }
+
+  addToLine(bytes: Buffer): void {
+    for (let at = 0; at < bytes.length; ) {
+      at += this.put(bytes, at)
+      this.#from = this.#calls.addToLine(this.#from, this.waitingBytes)
+    }
+  }
+
+  endLine(): void {
+    this.#calls.endLine(this.#from, this.waitingBytes)
+    this.#from = this.#end = inputAt
+  }
+
   /** Forgets what waits: another result begins. */
   clear(): void {
+    this.#calls.clearDigest()
     this.#out = outputAt
     this.#from = this.#end = inputAt
   }

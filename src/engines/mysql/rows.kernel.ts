@@ -28,6 +28,7 @@ const giveMinBytes = 512 * 1024
 export class RowText {
   readonly #columns: number
   readonly #kernel: RowKernel | undefined
+  readonly #digested: number
   readonly #ready: Buffer[] = []
   /** Of what no kernel makes: there from the first such row on. */
   #out = Buffer.alloc(0)
@@ -44,14 +45,25 @@ export class RowText {
   #inPacket = false
   #header = 0
   #headerHave = 0
+  /** Where in the output begins what is to go into the digest of the present line; undefined when nothing is. */
+  #digestFrom: number | undefined
   rows = 0
   done = false
 
-  /** Without the kernel the same is done in plain code: the tests' oracle. */
-  constructor(columns: number, kernel?: RowKernel) {
+  /**
+   * Without the kernel the same is done in plain code, the tests' oracle, but for the digest over so many cells of each
+   * row: 0 for none.
+   */
+  constructor(columns: number, kernel?: RowKernel, digested = 0) {
     this.#columns = columns
     this.#kernel = kernel
+    this.#digested = digested
     kernel?.clear()
+  }
+
+  /** Of all rows so far, whatever their order: the sum of the XXH64 of the digested cells of each line. */
+  get digest(): bigint {
+    return this.#kernel?.digest ?? 0n
   }
 
   /**
@@ -102,7 +114,7 @@ export class RowText {
   /** Common rows by the kernel; returns whether it stopped at a packet that is none. */
   *#run(kernel: RowKernel): Generator<Buffer, boolean, void> {
     for (;;) {
-      const { rows, idle, stopped } = kernel.run(this.#columns, gatherMax)
+      const { rows, idle, stopped } = kernel.run(this.#columns, gatherMax, this.#digested)
       this.rows += rows
       const isDue = stopped || !idle || kernel.textBytes >= giveMinBytes
       if (isDue && kernel.textBytes > 0) yield kernel.takeText()
@@ -129,6 +141,7 @@ export class RowText {
   }
 
   #flush(): void {
+    if (this.#digestFrom !== undefined) this.#digest(0)
     if (this.#used > 0) this.#ready.push(this.#out.subarray(0, this.#used))
     this.#out = Buffer.allocUnsafeSlow(outSize)
     this.#used = 0
@@ -145,6 +158,7 @@ export class RowText {
     if (this.#used + 2 * (end - start) + 2 * this.#columns > this.#out.length) this.#flush()
     const out = this.#out
     let used = this.#used
+    let digestEnd = used
     let at = start
     for (let column = 0; column < this.#columns; column++) {
       let size = source[at++]!
@@ -174,9 +188,15 @@ export class RowText {
         }
       }
       out[used++] = tab
+      if (column + 1 === this.#digested) digestEnd = used
     }
     if (at !== end) throw new Fault('protocol', 'read rows: a packet is longer than its row')
     out[used - 1] = newline
+    if (this.#kernel && this.#digested > 0) {
+      this.#kernel.beginLine()
+      this.#kernel.addToLine(out.subarray(this.#used, digestEnd))
+      this.#kernel.endLine()
+    }
     this.#used = used
     this.rows += 1
   }
@@ -188,6 +208,15 @@ export class RowText {
     this.#column = 0
     this.#cellLeft = 0
     this.#lengthLeft = 0
+    if (!this.#kernel || this.#digested === 0) return
+    this.#kernel.beginLine()
+    this.#digestFrom = this.#used
+  }
+
+  /** What there is of the line goes into its digest; the rest of it will begin at `next` in the output. */
+  #digest(next: number | undefined): void {
+    this.#kernel!.addToLine(this.#out.subarray(this.#digestFrom, this.#used))
+    this.#digestFrom = next
   }
 
   /** Goes on in a row that spans chunks or packets, value by value, byte by byte; returns how far it came. */
@@ -223,6 +252,7 @@ export class RowText {
     if (this.#column !== this.#columns) {
       throw new Fault('protocol', `read rows: ${this.#column} of ${this.#columns} cells came`)
     }
+    if (this.#digested > 0) this.#kernel?.endLine()
     this.rows += 1
   }
 
@@ -271,6 +301,7 @@ export class RowText {
       throw new Fault('protocol', 'read rows: a packet is longer than its row')
     }
     this.#emit(this.#column === this.#columns ? newline : tab)
+    if (this.#column === this.#digested && this.#digestFrom !== undefined) this.#digest(undefined)
   }
 
   #emit(byte: number): void {

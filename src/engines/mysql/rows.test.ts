@@ -48,8 +48,9 @@ function convert(
   columns: number,
   cuts: readonly number[],
   kernel?: RowKernel,
-): { text: string; rows: number } {
-  const converter = new RowText(columns, kernel)
+  digested = 0,
+): { text: string; rows: number; digest?: bigint } {
+  const converter = new RowText(columns, kernel, digested)
   const lines: Buffer[] = []
   let from = 0
   for (const cut of [...cuts, bytes.length].toSorted((a, b) => a - b)) {
@@ -57,7 +58,58 @@ function convert(
     from = cut
   }
   assert.equal(converter.done, true)
-  return { text: Buffer.concat(lines).toString('latin1'), rows: converter.rows }
+  const done = { text: Buffer.concat(lines).toString('latin1'), rows: converter.rows }
+  return digested > 0 ? { ...done, digest: converter.digest } : done
+}
+
+/** XXH64 in the plainest way: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md */
+function xxh64(bytes: Buffer): bigint {
+  const [p1, p2, p3] = [0x9e3779b185ebca87n, 0xc2b2ae3d27d4eb4fn, 0x165667b19e3779f9n]
+  const [p4, p5] = [0x85ebca77c2b2ae63n, 0x27d4eb2f165667c5n]
+  const u64 = (n: bigint) => BigInt.asUintN(64, n)
+  const rotate = (n: bigint, by: bigint) => u64((n << by) | (n >> (64n - by)))
+  const mix = (sum: bigint, lane: bigint) => u64(rotate(u64(sum + lane * p2), 31n) * p1)
+  const sums = [u64(p1 + p2), p2, 0n, u64(-p1)] as const
+  const lanes: bigint[] = [...sums]
+  let at = 0
+  for (; bytes.length - at >= 32; at += 32) {
+    for (const [n, lane] of lanes.entries()) {
+      lanes[n] = mix(lane, bytes.readBigUInt64LE(at + 8 * n))
+    }
+  }
+  let sum = p5
+  if (at > 0) {
+    const turns = [1n, 7n, 12n, 18n]
+    sum = u64(lanes.reduce((all, lane, n) => all + rotate(lane, turns[n] ?? 0n), 0n))
+    for (const lane of lanes) sum = u64((sum ^ mix(0n, lane)) * p1 + p4)
+  }
+  sum = u64(sum + BigInt(bytes.length))
+  for (; bytes.length - at >= 8; at += 8) {
+    sum = u64(rotate(sum ^ mix(0n, bytes.readBigUInt64LE(at)), 27n) * p1 + p4)
+  }
+  if (bytes.length - at >= 4) {
+    sum = u64(rotate(sum ^ u64(BigInt(bytes.readUInt32LE(at)) * p1), 23n) * p2 + p3)
+    at += 4
+  }
+  for (; at < bytes.length; at++) {
+    sum = u64(rotate(sum ^ u64(BigInt(bytes.readUInt8(at)) * p5), 11n) * p1)
+  }
+  sum = u64((sum ^ (sum >> 33n)) * p2)
+  sum = u64((sum ^ (sum >> 29n)) * p3)
+  return sum ^ (sum >> 32n)
+}
+
+/** What the digest of these rows is, over so many cells of each. */
+function digestOf(rows: readonly Cell[][], digested: number): bigint {
+  const sums = rows.map((row) => {
+    const line = Buffer.from(lineOf(row.slice(0, digested)), 'latin1')
+    if (digested < row.length) line[line.length - 1] = 9
+    return xxh64(line)
+  })
+  return BigInt.asUintN(
+    64,
+    sums.reduce((all, sum) => all + sum, 0n),
+  )
 }
 
 test('rows become lines, the same with and without the kernel, wherever the bytes are cut', () => {
@@ -83,9 +135,25 @@ test('rows become lines, the same with and without the kernel, wherever the byte
       const cuts = places.map((place) => place % (bytes.length + 1))
       assert.deepEqual(convert(bytes, columns, cuts), wanted)
       assert.deepEqual(convert(bytes, columns, cuts, kernel), wanted)
+      const digested = 1 + ((places[0] ?? 0) % columns)
+      const digest = digestOf(rows, digested)
+      assert.deepEqual(convert(bytes, columns, cuts, kernel, digested), { ...wanted, digest })
+      const turned = Buffer.concat([...rows.toReversed().map(encodeRow), end])
+      assert.equal(convert(turned, columns, cuts, kernel, digested).digest, digest)
     }),
     { numRuns: 300 },
   )
+})
+
+test("the digest's sums are those of XXH64", () => {
+  // From the specification's own tool: xxhsum -H1
+  assert.equal(xxh64(Buffer.alloc(0)), 0xef46db3751d8e999n)
+  assert.equal(xxh64(Buffer.from('abc')), 0x44bc2cf5ad770999n)
+  const rows = [[Buffer.from('1'), null], [Buffer.alloc(0x4000, 'ab')]].map((row) =>
+    row.slice(0, 1),
+  )
+  const bytes = Buffer.concat([...rows.map(encodeRow), end])
+  assert.equal(convert(bytes, 1, [], new RowKernel(), 1).digest, digestOf(rows, 1))
 })
 
 test('every cut of one stream gives the same lines', () => {
@@ -126,6 +194,10 @@ test('rows of several packets pass in pieces', () => {
       const done = convert(bytes, 3, cuts, kernel)
       assert.equal(done.rows, 2)
       assert.ok(done.text === wanted)
+    }
+    for (const digested of [1, 2]) {
+      const { digest } = convert(bytes, 3, cuts, new RowKernel(), digested)
+      assert.equal(digest, digestOf([[Buffer.from('1'), null, Buffer.from('2')], row], digested))
     }
   }
 })

@@ -29,6 +29,15 @@ export function checkFamily(base: BaseFacts, target: Flavor): void {
   )
 }
 
+/** From this MariaDB on a row that is still there ends at a later moment. */
+const endsMovedSince = 110_500
+
+/** Whether the two tell the end of rows that still hold differently. */
+export function endsMoved(source: Flavor, target: Flavor): boolean {
+  const isLater = ({ number }: Flavor) => number >= endsMovedSince
+  return source.family === 'mariadb' && isLater(source) !== isLater(target)
+}
+
 /**
  * Refuses to replay row events of MariaDB before 11.5 into a later one where tables keep their history: a row that is
  * still there ends in 2038 in such an event, and that is the past for the later server, so that the row would be gone.
@@ -39,8 +48,7 @@ export function checkRowEnds(
   target: Flavor,
   found: { readonly tables: readonly StoredTable[]; readonly inLog: boolean },
 ): void {
-  const since = 110_500
-  if (source.family !== 'mariadb' || source.number >= since || target.number < since) return
+  if (source.number >= endsMovedSince || !endsMoved(source, target)) return
   const table = found.tables.find(({ create }) => versioned.test(create))
   if (!table && !found.inLog) return
   const which = table ? `${table.database}.${table.name}` : 'a table that the log makes'
