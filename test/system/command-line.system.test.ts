@@ -61,10 +61,10 @@ test('compiled modules are kept beside the program, or with the caches of a user
     return (await ending(child)).out.trim()
   }
   // There is no folder to write to, as for a user who may not: to root none is closed.
-  assert.equal(await cacheOf({ HOME: '/home/u' }), '/home/u/.cache/redoubt')
-  assert.equal(await cacheOf({ HOME: '/home/u', XDG_CACHE_HOME: '/c' }), '/c/redoubt')
+  assert.equal(await cacheOf({ HOME: '/h' }), '/h/.cache/redoubt')
+  assert.equal(await cacheOf({ HOME: '/h', XDG_CACHE_HOME: '/c' }), '/c/redoubt')
   mkdirSync(path.join(place, 'build'))
-  assert.equal(await cacheOf({ HOME: '/home/u' }), path.join(place, 'build/compile-cache'))
+  assert.equal(await cacheOf({ HOME: '/h' }), path.join(place, 'build/compile-cache'))
   assert.equal(await cacheOf({ NODE_COMPILE_CACHE: '/own' }), '/own')
 })
 
