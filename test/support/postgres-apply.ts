@@ -73,6 +73,11 @@ export class ApplyTrial {
     return apply.openApply({ link: 'test', lanes, selection, conflicts, log: silentLog, signal })
   }
 
+  async endApply(): Promise<void> {
+    const apply = new PostgresApply(parseAddress(this.server.urlOf('target')))
+    await apply.endApply({ link: 'test', signal })
+  }
+
   async openReader(settings: Settings = {}, after = this.after): Promise<ChangeReader> {
     return openReader(this.server.url, { after, rowsMax: settings.rowsMax })
   }
@@ -103,7 +108,7 @@ export class ApplyTrial {
   /** Compares tables row by row. */
   async assertEqual(tables: readonly string[], rowsMin = 1): Promise<void> {
     for (const table of tables) {
-      const sql = `${plain}; select t::text as row from ${table} t order by 1`
+      const sql = `${plain}; select whole_row::text as row from ${table} whole_row order by 1`
       const [source, target] = [await this.source(sql), await this.target(sql)]
       assert.deepEqual(target, source, table)
       assert.ok(source.length >= rowsMin, `${table} has ${source.length} rows`)
