@@ -82,7 +82,7 @@ export class Follow implements AsyncDisposable {
       ...(rowsMax === undefined ? {} : { rowsMax }),
     })
     for (const batch of batches) await this.take(batch)
-    await this.#commit()
+    await this.commit()
     this.#after = this.#low
   }
 
@@ -97,7 +97,7 @@ export class Follow implements AsyncDisposable {
     assert.ok(lane)
     for (const change of one.changes) {
       if (change.kind === 'statement') {
-        await this.#commit()
+        await this.commit()
         const passes = one.position !== undefined && change === one.changes.at(-1)
         const low = passes ? one.position : this.#low
         await this.applier.define(change, { low: low ?? this.#low, beyond: [] }, { signal })
@@ -111,7 +111,7 @@ export class Follow implements AsyncDisposable {
     if (!one.position) return
     this.#reached = one.position
     this.#waiting += 1
-    if (this.#waiting >= together) await this.#commit()
+    if (this.#waiting >= together) await this.commit()
   }
 
   #reached: Position | undefined
@@ -120,7 +120,8 @@ export class Follow implements AsyncDisposable {
     return this.#reached ?? this.#after
   }
 
-  async #commit(): Promise<void> {
+  /** Commits what was taken, together with its mark. */
+  async commit(): Promise<void> {
     const signal = AbortSignal.timeout(limitMs)
     this.#waiting = 0
     const mark: Mark = { low: this.#low, beyond: [] }
@@ -145,4 +146,3 @@ function add(into: { rows: number; conflicts: number }, more: Written): void {
   into.rows += more.rows
   into.conflicts += more.conflicts
 }
-

@@ -1,4 +1,4 @@
-import { startMysql } from '../../../../test/support/servers/mysql.ts'
+import { mysqlVersion, startMysql } from '../../../../test/support/servers/mysql.ts'
 import { applyTests } from './apply.suite.ts'
 
-applyTests(startMysql)
+applyTests(startMysql, { patches: mysqlVersion() !== '5.6' })

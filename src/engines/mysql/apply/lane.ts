@@ -40,8 +40,9 @@ export class MysqlLane implements ApplyLane {
   readonly #out = new SqlBuffer()
   /** Written, and not sent yet. */
   #steps: Step[] = []
-  /** `foreign_key_checks` of the session, and of what comes next. */
+  /** What the session is set to. */
   #follows = false
+  #loose = false
 
   constructor(parts: LaneParts) {
     this.#parts = parts
@@ -67,9 +68,7 @@ export class MysqlLane implements ApplyLane {
 
   async #run(run: RowRun, mode: Mode, counted: Written): Promise<void> {
     const table = this.#parts.tableOf(run.relation)
-    await this.#follow(run.cascades === true && table.isParent, mode, counted)
-    const { namesRow } = this.#parts
-    const job = { table, run, first: 0, last: run.rows, namesRow, single: false, ...mode }
+    const job = { ...this.#job(table, run, mode), single: false }
     for (const step of writeSteps(job, this.#out)) {
       this.#check(step)
       this.#steps.push(step)
@@ -79,13 +78,11 @@ export class MysqlLane implements ApplyLane {
     }
   }
 
-  /** Cascades that the log does not have are left to the server; else nothing happens by itself. */
-  async #follow(follows: boolean, mode: Mode, counted: Written): Promise<void> {
-    if (follows === this.#follows) return
-    await this.#flush(mode, counted)
-    const sql = `SET SESSION foreign_key_checks = ${follows ? 1 : 0}`
-    await this.#query(sql, mode)
-    this.#follows = follows
+  #job(table: MysqlApplyTable, run: RowRun, { converge }: Mode): StepJob {
+    const { namesRow } = this.#parts
+    // Cascades that the log does not have are left to the server; else nothing happens by itself.
+    const follows = run.cascades === true && table.isParent
+    return { table, run, first: 0, last: run.rows, namesRow, single: true, converge, follows }
   }
 
   #check({ start, end, table }: Step): void {
@@ -104,20 +101,15 @@ export class MysqlLane implements ApplyLane {
     if (steps.length === 0) return
     this.#steps = []
     const statements: Buffer[] = [savepoint]
-    for (const { start, end, loose } of steps) {
-      if (loose) statements.push(Buffer.from(looseSql))
-      statements.push(this.#out.view(start, end))
-      if (loose) statements.push(Buffer.from(strictSql))
-    }
+    const places = steps.map((step) => {
+      statements.push(...this.#settings(step), this.#out.view(step.start, step.end))
+      return statements.length - 1
+    })
     const answers = await exchange(this.#parts.session, statements, mode)
     this.#out.clear()
-    const own = answers.slice(1)
-    let at = 0
     let fits = !(answers[0] instanceof ServerError)
-    for (const step of steps) {
-      const answer = own[at + (step.loose ? 1 : 0)]
-      at += step.loose ? 3 : 1
-      if (!this.#fits(step, answer)) fits = false
+    for (const [index, step] of steps.entries()) {
+      if (!this.#fits(step, answers[places[index] ?? 0])) fits = false
     }
     if (fits) {
       for (const { rows } of steps) count(counted, { rows, conflicts: 0 })
@@ -125,6 +117,18 @@ export class MysqlLane implements ApplyLane {
     }
     await this.#query(toSavepoint, mode)
     await this.#again(steps, mode, counted)
+  }
+
+  /** What the session is to be set to before a statement. */
+  #settings({ follows, loose }: Step): Buffer[] {
+    const sets: Buffer[] = []
+    if (follows !== this.#follows) {
+      sets.push(Buffer.from(`SET SESSION foreign_key_checks = ${follows ? 1 : 0}`))
+    }
+    if (loose !== this.#loose) sets.push(Buffer.from(loose ? looseSql : strictSql))
+    this.#follows = follows
+    this.#loose = loose
+    return sets
   }
 
   /** Whether an answer is what was expected; false for what may be a conflict, and a throw for all else. */
@@ -149,11 +153,10 @@ export class MysqlLane implements ApplyLane {
   }
 
   async #again(steps: readonly Step[], mode: Mode, counted: Written): Promise<void> {
-    const { namesRow } = this.#parts
     for (const { table, run, first, rows } of steps) {
+      const job = this.#job(table, run, mode)
       for (let row = first; row < first + rows; row++) {
-        const job = { table, run, first: row, last: row + 1, single: true, namesRow }
-        count(counted, await this.#row({ ...job, converge: mode.converge }, mode))
+        count(counted, await this.#row({ ...job, first: row, last: row + 1 }, mode))
       }
     }
   }
@@ -168,21 +171,11 @@ export class MysqlLane implements ApplyLane {
     return { rows: 1, conflicts: 0 }
   }
 
-  async #one(sql: Buffer, loose: boolean, mode: Mode): Promise<Result | ServerError> {
-    const { session } = this.#parts
-    if (!loose) {
-      const [answer] = await exchange(session, [sql], mode)
-      return answer as Result | ServerError
-    }
-    const all = [Buffer.from(looseSql), sql, Buffer.from(strictSql)]
-    const [, answer] = await exchange(session, all, mode)
-    return answer as Result | ServerError
-  }
-
   async #settle(step: Step, error: ServerError | undefined, mode: Mode): Promise<Written> {
     const { conflicts, link, session } = this.#parts
     const { table, run, first: row } = step
-    if (conflicts === 'stop' || !mode.settles || mode.converge) throw conflictOf(step, error)
+    if (mode.converge) return this.#converge(step, error, mode)
+    if (conflicts === 'stop' || !mode.settles) throw conflictOf(step, error)
     const image = run.kind === 'update' ? 1 : 0
     const condition = run.kind === 'delete' ? undefined : clashCondition(table, run, row, image)
     const there = condition ? await readThere(session, table, condition, mode) : []
@@ -192,13 +185,28 @@ export class MysqlLane implements ApplyLane {
     return { rows: conflicts === 'overwrite' ? 1 : 0, conflicts: 1 }
   }
 
+  /** What the copy has already is of a later time: what stands in the way comes again as it was then. */
+  async #converge(step: Step, error: ServerError | undefined, mode: Mode): Promise<Written> {
+    const { table, run, first: row } = step
+    if (run.kind !== 'update') throw conflictOf(step, error)
+    const job = { ...this.#job(table, run, mode), converge: false, first: row, last: row + 1 }
+    const isWhole = this.#cut(() => writeInsert(job, row, this.#out)).length > 0
+    if (!isWhole && table.uniqueKeys.length > 1) {
+      throw new Fault('unsupported', `apply again to ${table.at}: the log has parts of rows only`, {
+        hint: 'Set binlog_row_image = FULL on the source, and copy this table anew.',
+      })
+    }
+    // A row that is gone, and of which the log tells a part only, is let be.
+    if (!isWhole && !error) return { rows: 1, conflicts: 0 }
+    await this.#overwrite(step, clashCondition(table, run, row, 1), mode)
+    return { rows: 1, conflicts: 0 }
+  }
+
   /** The source's row takes the place of whatever stands in its way, and comes where it was gone. */
   async #overwrite(step: Step, clash: Buffer | undefined, mode: Mode): Promise<void> {
     const { table, run, first: row } = step
     if (run.kind === 'delete') return
-    const { namesRow } = this.#parts
-    const last = row + 1
-    const job = { table, run, first: row, last, namesRow, single: true, converge: false }
+    const job = { ...this.#job(table, run, mode), converge: false, first: row, last: row + 1 }
     if (clash) {
       const own =
         run.kind === 'update' && table.rowKey
@@ -211,6 +219,8 @@ export class MysqlLane implements ApplyLane {
         Buffer.from(')'),
         ...others,
       ])
+      const plain = { ...step, follows: false, loose: false }
+      for (const set of this.#settings(plain)) await this.#send(set, mode)
       await this.#send(sql, mode)
     }
     if (run.kind === 'update') {
@@ -232,10 +242,13 @@ export class MysqlLane implements ApplyLane {
     return bytes
   }
 
-  #take({ start, end, loose }: Step, mode: Mode): Promise<Result | ServerError> {
-    const sql = Buffer.from(this.#out.view(start, end))
-    this.#out.cut(start)
-    return this.#one(sql, loose, mode)
+  async #take(step: Step, mode: Mode): Promise<Result | ServerError> {
+    const sql = Buffer.from(this.#out.view(step.start, step.end))
+    this.#out.cut(step.start)
+    const answers = await exchange(this.#parts.session, [...this.#settings(step), sql], mode)
+    const answer = answers.at(-1)
+    if (answer === undefined) throw new Fault('protocol', 'apply changes: nothing was answered')
+    return answer
   }
 
   /** A table is emptied row by row: TRUNCATE would commit. */

@@ -25,6 +25,8 @@ export type Step = {
   readonly expect: 'rows' | 'twice' | 'found' | undefined
   /** Holds what strict sessions refuse. */
   readonly loose: boolean
+  /** Foreign keys of the target are to act on it. */
+  readonly follows: boolean
 }
 
 export type StepJob = {
@@ -33,6 +35,8 @@ export type StepJob = {
   readonly first: number
   readonly last: number
   readonly converge: boolean
+  /** Foreign keys of the target are to act as those of the source did, on rows that change or go. */
+  readonly follows: boolean
   /** A statement for each row, none that would do something else where a row is gone. */
   readonly single: boolean
   /** The new row of an upsert has a name (MySQL 8.0.19); else its values are asked for by a function. */
@@ -171,7 +175,7 @@ class StepWriter {
    */
   #canUpsert(row: number): boolean {
     const { table, single } = this.#job
-    if (single || !table.rowKey || table.uniqueKeys.length !== 1) return false
+    if (single || this.#job.follows || !table.rowKey || table.uniqueKeys.length !== 1) return false
     if (table.columns.length === table.rowKey.length) return false
     const at = this.#image(row, 1)
     return this.#isWhole(at) && !this.#isLoose(at) && this.#keepsKey(row)
@@ -214,35 +218,20 @@ class StepWriter {
     this.#out.raw(Buffer.from(`${alias} ON DUPLICATE KEY UPDATE ${sets.join(',')}`))
   }
 
-  /** The row as it came to be, whatever is there; returns how many rows were done. */
+  /**
+   * The row as it came to be, whatever is there; returns how many rows were done. Where keys change it is for the server to say
+   * whether the row is there under its old one.
+   */
   *#convergeUpdate(row: number): Generator<Step, number, void> {
-    const { table, last } = this.#job
+    const { last, follows } = this.#job
     const whole = (one: number) => this.#isWhole(this.#image(one, 1)) && this.#keepsKey(one)
-    if (whole(row)) {
-      const step = this.#values('REPLACE', row, last, 1, whole)
-      yield this.#step(step.start, row, step.rows, undefined, step.loose)
-      return step.rows
-    }
-    if (!this.#isWhole(this.#image(row, 1))) {
-      if (table.uniqueKeys.length > 1) {
-        throw new Fault(
-          'unsupported',
-          `apply again to ${table.at}: the log has parts of rows only`,
-          {
-            hint: 'Set binlog_row_image = FULL on the source, and copy this table anew.',
-          },
-        )
-      }
-      yield { ...this.#update(row), expect: undefined }
+    if (follows || !whole(row)) {
+      yield this.#update(row)
       return 1
     }
-    const start = this.#out.sizeBytes
-    this.#out.raw(Buffer.from(`DELETE FROM ${table.at} WHERE `))
-    this.where(row)
-    yield this.#step(start, row, 1, undefined, false)
-    const step = this.#values('REPLACE', row, row + 1, 1)
-    yield this.#step(step.start, row, 1, undefined, step.loose)
-    return 1
+    const step = this.#values('REPLACE', row, last, 1, whole)
+    yield this.#step(step.start, row, step.rows, undefined, step.loose)
+    return step.rows
   }
 
   #update(row: number): Step {
@@ -364,6 +353,8 @@ class StepWriter {
 
   #step(start: number, first: number, rows: number, expect: Step['expect'], loose: boolean): Step {
     const { table, run } = this.#job
-    return { start, end: this.#out.sizeBytes, table, run, first, rows, expect, loose }
+    // What is put in has no children yet; what is replaced keeps its own.
+    const follows = this.#job.follows && (expect === 'found' || run.kind === 'delete')
+    return { start, end: this.#out.sizeBytes, table, run, first, rows, expect, loose, follows }
   }
 }
