@@ -66,6 +66,21 @@ test('apply: changes that the copy brought already, and those that it brought ah
   assert.equal(trial.conflicts, 0)
 })
 
+test('apply: a copied row that is in the way of an earlier change is there again in the end, its large value too', async () => {
+  await using server = await startPostgres({ settings })
+  const trial = await ApplyTrial.begin(
+    server,
+    `${over}; create table s (id int primary key, u int unique, f float8, big text); alter table s alter big set storage external;
+     insert into s values (2, 6, '-0', repeat('x', 5000))`,
+  )
+  await trial.source(`insert into s values (3, 5, 1, 'c'); delete from s where id = 3`)
+  await trial.source(`update s set u = 5 where id = 2`)
+  await trial.target(`update s set u = 5 where id = 2`)
+  await trial.run({ converge: true })
+  await trial.assertEqual(['s'])
+  assert.deepEqual(await trial.target('select from redoubt.displaced_row'), [])
+})
+
 test('apply: what was written is there once, wherever the session dies', async () => {
   await using server = await startPostgres({ settings })
   const trial = await ApplyTrial.begin(
