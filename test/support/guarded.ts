@@ -122,11 +122,13 @@ export function untilNewBase(
   protection: Protection,
   before: string | undefined,
 ): Promise<ProtectNews> {
-  return hear(
-    protection,
-    ({ lastBase, lagMs }) =>
-      lastBase !== undefined && lastBase !== before && lagMs !== undefined && lagMs < 5000,
-  )
+  let seenMs: number | undefined
+  return hear(protection, ({ lastBase, timeMs, lagMs = Number.POSITIVE_INFINITY }) => {
+    if (lastBase === undefined || lastBase === before) return false
+    seenMs ??= timeMs
+    // What was covered before the log broke off is known still; this is of afterwards.
+    return timeMs - lagMs > seenMs
+  })
 }
 
 /** Until all that was committed by now is in every vault. */
