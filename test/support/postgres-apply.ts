@@ -17,6 +17,7 @@ export type Settings = {
   readonly converge?: boolean | undefined
   readonly rowsMax?: number | undefined
   readonly lanes?: number | undefined
+  readonly alone?: boolean | undefined
   /** So many transactions are committed together. */
   readonly together?: number | undefined
   readonly map?: ((name: readonly string[]) => readonly string[]) | undefined
@@ -160,8 +161,8 @@ export class Driver {
     const changes = this.#waiting
     this.#waiting = []
     if (changes.length === 0) return
-    const converge = this.#settings.converge ?? false
-    const written = await this.#applier.lanes[0]?.write(changes, { converge, signal })
+    const { converge = false, alone } = this.#settings
+    const written = await this.#applier.lanes[0]?.write(changes, { converge, alone, signal })
     this.rows += written?.rows ?? 0
     this.conflicts += written?.conflicts ?? 0
   }

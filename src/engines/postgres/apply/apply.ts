@@ -60,6 +60,7 @@ class PostgresApplier implements Applier {
       link: options.link,
       epoch: parts.epoch,
       conflicts: options.conflicts,
+      several: parts.wires.length > 1,
       prepared: (relation) => this.#prepared(relation),
       turn: parts.turn,
       displaced: parts.displaced,
@@ -107,9 +108,9 @@ class PostgresApplier implements Applier {
     { signal }: { readonly signal: AbortSignal },
   ): Promise<ApplyTable> {
     assert(relation.form === 'pg/text', 'cells are in a form that was offered')
-    const { selection, conflicts } = this.#options
+    const { selection } = this.#options
     const form = await readTarget(this.#session, selection.map(relation.name), signal)
-    const table = new PreparedTable(relation, form, { settles: conflicts !== 'stop' })
+    const table = new PreparedTable(relation, form)
     this.#tables.set(relation, table)
     return table
   }

@@ -165,3 +165,15 @@ async function run(trial: ApplyTrial, conflicts: ConflictPolicy): Promise<ApplyT
   await trial.run({ conflicts })
   return trial
 }
+
+test('apply: one of several lanes settles nothing before all that came earlier is committed', async () => {
+  await using server = await startPostgres({ settings })
+  const trial = await ApplyTrial.begin(server, tables)
+  await trial.target(`insert into t values (1, 'a', 1)`)
+  await trial.source(`insert into t values (1, 'b', 2)`)
+  const options = { conflicts: 'ignore', lanes: 2 } as const
+  await assert.rejects(trial.run(options), (error) => isFault(error, 'conflict'))
+  assert.deepEqual(await trial.target('select from redoubt.conflict'), [])
+  await trial.run({ ...options, alone: true })
+  assert.equal(trial.conflicts, 1)
+})

@@ -29,6 +29,8 @@ export type Shared = {
   readonly link: string
   readonly epoch: bigint
   readonly conflicts: ConflictPolicy
+  /** Of several lanes one may meet what another has not committed yet. */
+  readonly several: boolean
   readonly prepared: Prepared
   /** Counts commits. */
   turn: bigint
@@ -59,13 +61,14 @@ export class PostgresLane implements ApplyLane {
 
   async write(
     changes: readonly (RowRun | Truncation)[],
-    { converge, signal }: WriteOptions,
+    { converge, alone, signal }: WriteOptions,
   ): Promise<Written> {
+    const isReal = alone === true || !this.#shared.several
     const rows = changes.reduce((sum, change) => sum + ('rows' in change ? change.rows : 0), 0)
     try {
       const steps = planChanges(changes, this.#shared.prepared)
       const anomaly = await this.#attempt(steps, converge, signal)
-      const conflicts = anomaly ? await this.#oneByOne(changes, converge, signal) : 0
+      const conflicts = anomaly ? await this.#oneByOne(changes, { converge, isReal }, signal) : 0
       return { rows, conflicts }
     } catch (error) {
       await this.#drop(signal)
@@ -154,12 +157,12 @@ export class PostgresLane implements ApplyLane {
 
   async #oneByOne(
     changes: readonly (RowRun | Truncation)[],
-    converge: boolean,
+    { converge, isReal }: { readonly converge: boolean; readonly isReal: boolean },
     signal: AbortSignal,
   ): Promise<number> {
     const { conflicts, prepared } = this.#shared
     const all = [...eachChange(changes, prepared)]
-    if (conflicts === 'stop' && !converge) {
+    if (!isReal || (conflicts === 'stop' && !converge)) {
       const anomaly = await this.#attempt(inOrder(all, prepared), converge, signal)
       if (anomaly) throw conflictFault(anomaly)
       return 0

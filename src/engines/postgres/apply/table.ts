@@ -28,21 +28,18 @@ export class PreparedTable implements ApplyTable {
   readonly key: readonly KeyColumn[] | undefined
   /** Whether the texts of two keys tell that they are two: else changes are written one by one. */
   readonly comparable: boolean
-  /** Whether more than its key can refuse a row. */
-  readonly hasOtherKeys: boolean
   readonly #hashed: readonly HashedKey[]
   readonly #whole: number
 
-  constructor(relation: Relation, form: TargetForm, options: { readonly settles: boolean }) {
+  constructor(relation: Relation, form: TargetForm) {
     this.relation = relation
     this.form = form
     this.shown = quotePath(form.name)
     this.columns = writtenColumns(relation, form)
     this.key = keyOf(relation, form)
     this.comparable = this.key?.every((one) => one.sameness !== 'unknown') === true
-    this.hasOtherKeys = form.keys.some((key) => !isJust(key, this.key))
     this.#whole = nameHash(this.shown)
-    this.#hashed = form.keys.flatMap((key) => this.#toHashed(key, options.settles))
+    this.#hashed = form.keys.map((key) => this.#toHashed(key))
   }
 
   get target(): ObjectName {
@@ -54,22 +51,17 @@ export class PreparedTable implements ApplyTable {
     return hashKeys(run, this.#hashed)
   }
 
-  // A key of which an old image says nothing is taken for touched as a whole where a conflict would be settled: else the order
-  // of two changes that meet in it is told by the conflict.
-  #toHashed(key: TargetKey, settles: boolean): HashedKey[] {
+  // Of a second key old images need not have the values: the order of two changes that meet in it only there is told by the
+  // server, which refuses the later one until the earlier one is committed.
+  #toHashed(key: TargetKey): HashedKey {
     const seed = nameHash(`${this.shown} ${key.name}`)
-    const { columns } = this.relation
     const parts = key.columns?.map((one) => ({
-      index: columns.findIndex((column) => column.name === one.column.name),
+      index: this.relation.columns.findIndex((column) => column.name === one.column.name),
       sameness: one.sameness,
     }))
-    const known =
-      parts !== undefined && parts.every((one) => one.sameness !== 'unknown' && one.index >= 0)
-    const blind =
-      this.relation.before !== 'full' &&
-      parts?.some((one) => columns[one.index]?.identifies !== true) === true
-    if (!known || (blind && settles)) return [{ seed, columns: undefined, nullsConflict: true }]
-    return [{ seed, columns: parts, nullsConflict: key.nullsConflict }]
+    const known = parts?.every((one) => one.sameness !== 'unknown' && one.index >= 0)
+    if (!known) return { seed, columns: undefined, nullsConflict: true }
+    return { seed, columns: parts, nullsConflict: key.nullsConflict }
   }
 }
 
@@ -137,9 +129,4 @@ function keyOf(relation: Relation, form: TargetForm): readonly KeyColumn[] | und
     if (parts && parts.length === key.columns?.length) return parts
   }
   return undefined
-}
-
-function isJust(key: TargetKey, columns: readonly KeyColumn[] | undefined): boolean {
-  if (!key.columns || key.columns.length !== columns?.length) return false
-  return key.columns.every((one) => columns.some((other) => other.target === one.column))
 }
