@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { silentLog } from '#base/log'
 import type { Position } from '#change'
 import type { Applier, ApplyTable, ConflictPolicy, Mark, Written } from '#change/apply'
-import type { Batch, Relation, Transaction } from '#change/batch'
+import type { Batch, Relation, RowRun, Transaction, Truncation } from '#change/batch'
 import type { Selection } from '#change/schema'
 import type { Engine } from '#engines'
 import { mysql } from '../../src/engines/mysql/mysql.ts'
@@ -92,28 +92,44 @@ export class Follow implements AsyncDisposable {
 
   async #transaction(one: Transaction): Promise<void> {
     const signal = AbortSignal.timeout(limitMs)
-    const { converge = false, together = 1 } = this.#options
-    const [lane] = this.applier.lanes
-    assert.ok(lane)
+    const { together = 1 } = this.#options
     for (const change of one.changes) {
       if (change.kind === 'statement') {
         await this.commit()
         const passes = one.position !== undefined && change === one.changes.at(-1)
         const low = passes ? one.position : this.#low
         await this.applier.define(change, { low: low ?? this.#low, beyond: [] }, { signal })
+        if (passes) this.#passed = one.position
         this.#tables = new Map()
         continue
       }
       const relations = change.kind === 'truncate' ? change.relations : [change.relation]
       for (const relation of relations) await this.table(relation)
-      add(this.written, await lane.write([change], { converge, signal }))
+      this.#changes.push(change)
     }
+    if (!one.ends) await this.#write()
     if (!one.position) return
-    this.#reached = one.position
+    this.#passed = one.position
     this.#waiting += 1
     if (this.#waiting >= together) await this.commit()
   }
 
+  async #write(): Promise<void> {
+    const changes = this.#changes
+    this.#changes = []
+    if (changes.length === 0) return
+    const options = {
+      converge: this.#options.converge ?? false,
+      signal: AbortSignal.timeout(limitMs),
+    }
+    const [lane] = this.applier.lanes
+    assert.ok(lane)
+    add(this.written, await lane.write(changes, options))
+  }
+
+  #changes: (RowRun | Truncation)[] = []
+  /** Behind the last transaction that was taken, and that was committed. */
+  #passed: Position | undefined
   #reached: Position | undefined
 
   get #low(): Position {
@@ -123,7 +139,9 @@ export class Follow implements AsyncDisposable {
   /** Commits what was taken, together with its mark. */
   async commit(): Promise<void> {
     const signal = AbortSignal.timeout(limitMs)
+    await this.#write()
     this.#waiting = 0
+    this.#reached = this.#passed
     const mark: Mark = { low: this.#low, beyond: [] }
     await this.applier.lanes[0]?.commit(mark, { signal })
   }

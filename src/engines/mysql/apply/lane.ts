@@ -7,6 +7,7 @@ import type { Session } from '../protocol/session.ts'
 import { applyFault, exchange, looseSql, strictSql } from './apply-session.ts'
 import type { MysqlApplyTable } from './apply-table.ts'
 import { clashCondition, nameRow, readThere, recordConflict } from './conflicts.ts'
+import { Fold } from './fold.ts'
 import { markSql } from './marks.ts'
 import { SqlBuffer } from './sql-buffer.ts'
 import { type Step, type StepJob, writeInsert, writeKey, writeSteps } from './row-statements.ts'
@@ -18,6 +19,7 @@ const sentMaxStatements = 64
 /** A duplicate key, and rows that foreign keys of other tables hold or miss. */
 const conflictNumbers = new Set([1062, 1586, 1761, 1169, 1216, 1217, 1451, 1452, 1557])
 const savepoint = Buffer.from('SAVEPOINT redoubt')
+const savepointAll: readonly Buffer[] = [Buffer.from('SAVEPOINT redoubt_all')]
 const toSavepoint = 'ROLLBACK TO SAVEPOINT redoubt'
 
 export type LaneParts = {
@@ -54,6 +56,9 @@ export class MysqlLane implements ApplyLane {
     const mode = { converge, settles: !several || options.alone === true, signal }
     const counted = { rows: 0, conflicts: 0 }
     try {
+      if (changes.length > 1 && !converge && (await this.#folded(changes, mode, counted))) {
+        return counted
+      }
       for (const change of changes) {
         if (change.kind === 'truncate') await this.#truncate(change, mode, counted)
         else await this.#run(change, mode, counted)
@@ -66,16 +71,71 @@ export class MysqlLane implements ApplyLane {
     }
   }
 
+  /** Few statements for all of them; false, and nothing done, where that does not come to what it should. */
+  async #folded(
+    changes: readonly (RowRun | Truncation)[],
+    mode: Mode,
+    counted: Written,
+  ): Promise<boolean> {
+    const fold = new Fold(this.#out, this.#parts)
+    let lead = savepointAll
+    let rows = 0
+    const sendAll = (): Promise<boolean> => {
+      const first = lead
+      lead = []
+      return this.#sendAll(first, mode)
+    }
+    const send = async (steps: Iterable<Step>): Promise<boolean> => {
+      for (const step of steps) {
+        this.#check(step)
+        this.#steps.push(step)
+        if (this.#isFull && !(await sendAll())) return false
+      }
+      return true
+    }
+    for (const run of changes) {
+      if (run.kind === 'truncate') return this.#unfold(lead, mode)
+      const table = this.#parts.tableOf(run.relation)
+      const job = { ...this.#job(table, run, mode), single: false }
+      if (job.follows) return this.#unfold(lead, mode)
+      const takes = Fold.takes(table)
+      if (!takes) {
+        const fits = (await send(fold.steps(table.at))) && (await send(writeSteps(job, this.#out)))
+        if (!fits) return this.#unfold(lead, mode)
+      }
+      for (let row = 0; takes && row < run.rows; row++) {
+        if (fold.add(table, run, row)) continue
+        const own = { ...job, first: row, last: row + 1 }
+        const fits = (await send(fold.steps(table.at))) && (await send(writeSteps(own, this.#out)))
+        if (!fits) return this.#unfold(lead, mode)
+      }
+      rows += run.rows
+    }
+    if (!(await send(fold.steps())) || !(await sendAll())) return this.#unfold(lead, mode)
+    count(counted, { rows, conflicts: 0 })
+    return true
+  }
+
+  /** Takes back what was sent; nothing was where the savepoint was not set either. */
+  async #unfold(lead: readonly Buffer[], mode: Mode): Promise<false> {
+    this.#steps = []
+    this.#out.clear()
+    if (lead.length === 0) await this.#query(`${toSavepoint}_all`, mode)
+    return false
+  }
+
   async #run(run: RowRun, mode: Mode, counted: Written): Promise<void> {
     const table = this.#parts.tableOf(run.relation)
     const job = { ...this.#job(table, run, mode), single: false }
     for (const step of writeSteps(job, this.#out)) {
       this.#check(step)
       this.#steps.push(step)
-      if (this.#out.sizeBytes >= sentMaxBytes || this.#steps.length >= sentMaxStatements) {
-        await this.#flush(mode, counted)
-      }
+      if (this.#isFull) await this.#flush(mode, counted)
     }
+  }
+
+  get #isFull(): boolean {
+    return this.#out.sizeBytes >= sentMaxBytes || this.#steps.length >= sentMaxStatements
   }
 
   #job(table: MysqlApplyTable, run: RowRun, { converge }: Mode): StepJob {
@@ -99,24 +159,30 @@ export class MysqlLane implements ApplyLane {
   async #flush(mode: Mode, counted: Written): Promise<void> {
     const steps = this.#steps
     if (steps.length === 0) return
+    if (await this.#sendAll([savepoint], mode)) {
+      for (const { rows } of steps) count(counted, { rows, conflicts: 0 })
+      return
+    }
+    await this.#query(toSavepoint, mode)
+    await this.#again(steps, mode, counted)
+  }
+
+  /** Sends what was written; whether all of it came to what it should. */
+  async #sendAll(lead: readonly Buffer[], mode: Mode): Promise<boolean> {
+    const steps = this.#steps
     this.#steps = []
-    const statements: Buffer[] = [savepoint]
+    const statements: Buffer[] = [...lead]
     const places = steps.map((step) => {
       statements.push(...this.#settings(step), this.#out.view(step.start, step.end))
       return statements.length - 1
     })
     const answers = await exchange(this.#parts.session, statements, mode)
     this.#out.clear()
-    let fits = !(answers[0] instanceof ServerError)
+    let fits = true
     for (const [index, step] of steps.entries()) {
       if (!this.#fits(step, answers[places[index] ?? 0])) fits = false
     }
-    if (fits) {
-      for (const { rows } of steps) count(counted, { rows, conflicts: 0 })
-      return
-    }
-    await this.#query(toSavepoint, mode)
-    await this.#again(steps, mode, counted)
+    return fits
   }
 
   /** What the session is to be set to before a statement. */
@@ -145,6 +211,8 @@ export class MysqlLane implements ApplyLane {
         return answer.affectedRows === 2 * step.rows
       case 'found':
         return matched(answer) === 1
+      case 'none':
+        return answer.affectedRows === 0
       case undefined:
         return true
       default:

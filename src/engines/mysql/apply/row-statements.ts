@@ -19,10 +19,10 @@ export type Step = {
   readonly first: number
   readonly rows: number
   /**
-   * `rows`: each row affected, `twice`: each row updated by an insert, `found`: a row matched; undefined where it does not
-   * matter.
+   * `rows`: each row affected, `twice`: each row updated by an insert, `found`: a row matched, `none`: no row; undefined where
+   * it does not matter.
    */
-  readonly expect: 'rows' | 'twice' | 'found' | undefined
+  readonly expect: 'rows' | 'twice' | 'found' | 'none' | undefined
   /** Holds what strict sessions refuse. */
   readonly loose: boolean
   /** Foreign keys of the target are to act on it. */
@@ -57,6 +57,45 @@ export function writeInsert(job: StepJob, row: number, out: SqlBuffer): Step | u
 /** The condition that finds the row as it was. */
 export function writeKey(job: StepJob, row: number, out: SqlBuffer): void {
   new StepWriter(job, out).where(row)
+}
+
+/** Where an image begins among the cells of a run. */
+export function imageAt(run: RowRun, row: number, image: 0 | 1): number {
+  const width = run.relation.columns.length * 2
+  return (run.kind === 'update' ? row * 2 + image : row) * width
+}
+
+/** Writes the value of a cell; it is there. */
+export function writeCell(
+  out: SqlBuffer,
+  { cells, bytes }: RowRun,
+  at: number,
+  { index, literals }: ApplyColumn,
+): void {
+  const start = cells[at + index * 2] ?? cellAbsent
+  const end = cells[at + index * 2 + 1] ?? 0
+  if (start === cellNull) out.ascii('NULL')
+  else if (isPatch(end)) literals.patch(out, bytes, start, ~end)
+  else literals.value(out, bytes, start, end)
+}
+
+/** Whether two cells are there and of the same bytes. */
+export function sameCell(a: RowRun, atA: number, b: RowRun, atB: number): boolean {
+  const start = a.cells[atA] ?? cellAbsent
+  const other = b.cells[atB] ?? cellAbsent
+  if (start < 0 || other < 0) return start === other && start === cellNull
+  const [end = 0, otherEnd = 0] = [a.cells[atA + 1], b.cells[atB + 1]]
+  if (otherEnd - other !== end - start) return false
+  return a.bytes.compare(b.bytes, other, otherEnd, start, end) === 0
+}
+
+/** What makes an insert change the row that it meets. */
+export function onDuplicate(table: MysqlApplyTable, namesRow: boolean): string {
+  const key = new Set(table.rowKey)
+  const sets = table.columns
+    .filter((column) => !key.has(column))
+    .map(({ name }) => (namesRow ? `${name}=redoubt_new.${name}` : `${name}=VALUES(${name})`))
+  return `${namesRow ? ' AS redoubt_new' : ''} ON DUPLICATE KEY UPDATE ${sets.join(',')}`
 }
 
 class StepWriter {
@@ -94,7 +133,7 @@ class StepWriter {
 
   /** Where an image begins among the cells. */
   #image(row: number, image: 0 | 1): number {
-    return (this.#job.run.kind === 'update' ? row * 2 + image : row) * this.#width
+    return imageAt(this.#job.run, row, image)
   }
 
   *#inserts(): Generator<Step, void, void> {
@@ -159,7 +198,7 @@ class StepWriter {
       if (converge) row += yield* this.#convergeUpdate(row)
       else if (this.#canUpsert(row)) {
         const step = this.#values('INSERT', row, last, 1, (next) => this.#canUpsert(next))
-        this.#onDuplicate(table)
+        this.#out.raw(Buffer.from(onDuplicate(table, this.#job.namesRow)))
         yield this.#step(step.start, row, step.rows, 'twice', false)
         row += step.rows
       } else {
@@ -197,25 +236,8 @@ class StepWriter {
   }
 
   #same(before: number, after: number, index: number): boolean {
-    const { cells, bytes } = this.#job.run
-    const a = before + index * 2
-    const b = after + index * 2
-    const start = cells[a] ?? cellAbsent
-    const other = cells[b] ?? cellAbsent
-    if (start < 0 || other < 0) return start === other && start === cellNull
-    const [end = 0, otherEnd = 0] = [cells[a + 1], cells[b + 1]]
-    if (otherEnd - other !== end - start) return false
-    return bytes.compare(bytes, other, otherEnd, start, end) === 0
-  }
-
-  #onDuplicate(table: MysqlApplyTable): void {
-    const { namesRow } = this.#job
-    const key = new Set(table.rowKey)
-    const sets = table.columns
-      .filter((column) => !key.has(column))
-      .map(({ name }) => (namesRow ? `${name}=redoubt_new.${name}` : `${name}=VALUES(${name})`))
-    const alias = namesRow ? ' AS redoubt_new' : ''
-    this.#out.raw(Buffer.from(`${alias} ON DUPLICATE KEY UPDATE ${sets.join(',')}`))
+    const { run } = this.#job
+    return sameCell(run, before + index * 2, run, after + index * 2)
   }
 
   /**
@@ -334,13 +356,8 @@ class StepWriter {
     return this.#job.run.cells[at + index * 2] ?? cellAbsent
   }
 
-  #value(at: number, { index, literals }: ApplyColumn): void {
-    const { cells, bytes } = this.#job.run
-    const start = cells[at + index * 2] ?? cellAbsent
-    const end = cells[at + index * 2 + 1] ?? 0
-    if (start === cellNull) this.#out.ascii('NULL')
-    else if (isPatch(end)) literals.patch(this.#out, bytes, start, ~end)
-    else literals.value(this.#out, bytes, start, end)
+  #value(at: number, column: ApplyColumn): void {
+    writeCell(this.#out, this.#job.run, at, column)
   }
 
   #isLoose(at: number): boolean {
