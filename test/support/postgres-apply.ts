@@ -18,6 +18,8 @@ export type Settings = {
   readonly rowsMax?: number | undefined
   readonly lanes?: number | undefined
   readonly alone?: boolean | undefined
+  /** The target's, where another role is meant. */
+  readonly url?: string | undefined
   /** So many transactions are committed together. */
   readonly together?: number | undefined
   readonly map?: ((name: readonly string[]) => readonly string[]) | undefined
@@ -69,7 +71,7 @@ export class ApplyTrial {
 
   async openApplier(settings: Settings = {}): Promise<Applier> {
     const { map = (name) => name, conflicts = 'stop', lanes = 1 } = settings
-    const apply = new PostgresApply(parseAddress(this.server.urlOf('target')))
+    const apply = new PostgresApply(parseAddress(settings.url ?? this.server.urlOf('target')))
     const selection = { accepts: () => true, map }
     return apply.openApply({ link: 'test', lanes, selection, conflicts, log: silentLog, signal })
   }

@@ -1,6 +1,7 @@
 import type { Finding } from '#change/finding'
 import type { Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
+import { maySilence } from './schema-triggers.ts'
 
 type Context = {
   readonly facts: ServerFacts
@@ -70,6 +71,18 @@ export async function probeTarget({ facts, session, signal }: Context): Promise<
       code: 'no-create-right',
       said: `role ${row?.['role']} may not create in database ${row?.['database']} of the target`,
       mend: `GRANT CREATE ON DATABASE "${row?.['database']?.replaceAll('"', '""')}" TO "${row?.['role']?.replaceAll('"', '""')}";`,
+    })
+  }
+  if (!facts.standby && !(await maySilence(session, signal))) {
+    const role = row?.['role'] ?? ''
+    findings.push({
+      severity: 'notes',
+      code: 'no-replica-role',
+      said: `role ${role} may not set session_replication_role on the target: triggers fire for copied rows, and changes cannot be applied`,
+      mend:
+        facts.versionNumber >= 150_000
+          ? `GRANT SET ON PARAMETER session_replication_role TO "${role.replaceAll('"', '""')}";`
+          : `ALTER ROLE "${role.replaceAll('"', '""')}" SUPERUSER; -- before PostgreSQL 15 only superusers may`,
     })
   }
   return findings

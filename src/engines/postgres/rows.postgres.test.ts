@@ -305,7 +305,7 @@ test('what keeps a role from reading or writing is told with what mends it', asy
     'no-large-object-right',
   ])
   assert.deepEqual(await codes(a.url, 'migrate-from'), [])
-  assert.deepEqual(await codes(url, 'migrate-to'), ['no-create-right'])
+  assert.deepEqual(await codes(url, 'migrate-to'), ['no-create-right', 'no-replica-role'])
   await a.query('alter database postgres set default_transaction_read_only = on')
   assert.deepEqual(await codes(a.url, 'migrate-to'), ['target-read-only'])
 })

@@ -35,7 +35,7 @@ export async function checkTriggers(
 }
 
 /** Whether this user's sessions can write as a replica does. */
-async function maySilence(session: Session, signal: AbortSignal): Promise<boolean> {
+export async function maySilence(session: Session, signal: AbortSignal): Promise<boolean> {
   try {
     await session.query(
       "set session_replication_role = 'replica'; reset session_replication_role",

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isFault } from '#base/faults'
+import { silentLog } from '#base/log'
 import { ApplyTrial } from '../../../../test/support/postgres-apply.ts'
 import { over, settings } from '../../../../test/support/postgres-follow.ts'
 import { startPostgres } from '../../../../test/support/servers/postgres.ts'
@@ -116,4 +117,45 @@ test('apply: a table of another form is refused with the way out', async () => {
   await trial.run()
   const [row] = await trial.target('select * from t')
   assert.deepEqual(row, { id: 1, a: 'a', n: '1.0000', more: null })
+})
+
+test('apply: a role that may not write as a replica is refused before anything, and what the probe says mends it', async () => {
+  await using server = await startPostgres({ settings })
+  const trial = await ApplyTrial.begin(server, `${over}; create table t (id int primary key)`)
+  await trial.target(
+    `create role mover login password 'x'; grant create on database target to mover; grant all on t, over to mover; grant create, usage on schema public to mover`,
+  )
+  const mover = server.urlOf('target', 'mover', 'x')
+  const { postgres } = await import('../postgres.ts')
+  const signal = AbortSignal.timeout(300_000)
+  const mend = async () => {
+    await using engine = await postgres.open(mover, { signal, log: silentLog })
+    const found = await engine.probe('migrate-to', { signal })
+    return found.find((finding) => finding.code === 'no-replica-role')?.mend
+  }
+  await assert.rejects(trial.run({ url: mover }), (error) => isFault(error, 'denied'))
+  const sql = await mend()
+  assert.ok(sql)
+  await trial.target(sql)
+  assert.equal(await mend(), undefined)
+  await trial.source('insert into t values (1); update t set id = 2')
+  await trial.run({ url: mover })
+  await trial.assertEqual(['t'])
+})
+
+test('apply: a table of many columns, and rows too large to go with others', async () => {
+  await using server = await startPostgres({ settings })
+  const columns = Array.from({ length: 300 }, (_, at) => `c${at} int`).join(', ')
+  const trial = await ApplyTrial.begin(
+    server,
+    `${over}; create table w (id int primary key, ${columns}); create table l (id int primary key, n int, big text)`,
+  )
+  await trial.source(`insert into w select i, i, i + 1 from generate_series(1, 20) i`)
+  await trial.source(`update w set c299 = c0 * 2; delete from w where id < 5`)
+  await trial.source(
+    `insert into l select i, 0, repeat(e'a\\b', 70000 * i) from generate_series(1, 8) i; update l set n = 1, big = big || 'c'; insert into l values (9, 0, 'small'); delete from l where id = 2`,
+  )
+  await trial.source(`update l set id = id + 100, big = repeat('y', 2000000) where id = 3`)
+  await trial.run()
+  await trial.assertEqual(['w', 'l'])
 })
