@@ -75,6 +75,18 @@ async function initialise(flavor: Flavor, folder: string): Promise<void> {
   await server.stop()
 }
 
+/** How a server that is starting answers, or does not. */
+const notYet = [
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ENOENT',
+  'EACCES',
+  'EAGAIN',
+  'EPIPE',
+  'ETIMEDOUT',
+  'PROTOCOL_CONNECTION_LOST',
+]
+
 /** A private MariaDB or MySQL on loopback. */
 export class FamilyServer implements AsyncDisposable {
   readonly version: string
@@ -182,9 +194,7 @@ export class FamilyServer implements AsyncDisposable {
       return true
     } catch (error) {
       const code = (error as { code?: string }).code ?? ''
-      if (['ECONNREFUSED', 'ENOENT', 'PROTOCOL_CONNECTION_LOST', 'EACCES'].includes(code)) {
-        return false
-      }
+      if (notYet.includes(code)) return false
       throw error
     }
   }
@@ -262,6 +272,7 @@ async function connect(
     bigNumberStrings: false,
     dateStrings: true,
     charset: 'utf8mb4',
+    connectTimeout: 120_000,
     ...options,
   })
   // A killed server ends idle connections: the next query tells of it.

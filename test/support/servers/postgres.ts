@@ -82,6 +82,8 @@ function initialise(programs: Service, folder: string, more: readonly string[]):
   }
 }
 
+const notYet = ['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EAGAIN', 'EPIPE', '57P03']
+
 type Parts = {
   readonly version: PostgresVersion
   readonly programs: Service
@@ -172,7 +174,7 @@ export class PostgresServer implements AsyncDisposable {
     } catch (error) {
       // Not listening yet, starting up, or recovering.
       const code = (error as { code?: string }).code ?? ''
-      if (['ECONNREFUSED', 'ECONNRESET', '57P03', 'ENOENT'].includes(code)) return false
+      if (notYet.includes(code)) return false
       if (error instanceof Error && error.message.startsWith('Connection terminated')) return false
       throw error
     }
