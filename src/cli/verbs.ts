@@ -6,6 +6,7 @@ import { protectVerb } from './protect.ts'
 import { restoreVerb } from './restore.ts'
 import { vaultGroup } from './vault.ts'
 import type { Verb, VerbGroup } from './verb.ts'
+import { verifyVerb } from './verify.ts'
 import { versionVerb } from './version.ts'
 import { windowVerb } from './window.ts'
 
@@ -14,6 +15,7 @@ export const verbs: readonly (Verb | VerbGroup)[] = [
   demoVerb,
   inspectVerb,
   migrateVerb,
+  verifyVerb,
   protectVerb,
   backupVerb,
   windowVerb,

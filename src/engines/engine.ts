@@ -5,6 +5,7 @@ import type { Commit, LogReader, LogSource, Position, Target } from '#change'
 import type { ApplyTarget } from '#change/apply'
 import type { ChangeSource } from '#change/batch'
 import type { CopySource, CopyTarget } from '#change/copy'
+import type { DigestSource } from '#change/digest'
 import type { Finding } from '#change/finding'
 import type { SchemaSource, SchemaTarget } from '#change/schema'
 import type { Nameless, TreeEntry } from '#change/tree'
@@ -128,6 +129,8 @@ export interface Engine extends AsyncDisposable {
   readonly rows?: (CopySource & CopyTarget) | undefined
   /** Reads what changes, decoded. */
   readonly changes?: ChangeSource | undefined
+  /** Compares rows by digests that the server computes. */
+  readonly digest?: DigestSource | undefined
   /** Takes changes in. */
   readonly apply?: ApplyTarget | undefined
   /** Checks the source for a use; all findings, not the first. */

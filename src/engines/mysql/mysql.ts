@@ -15,6 +15,7 @@ import type {
 import { MysqlApply } from './apply/apply.ts'
 import { takeLogicalBase } from './base.ts'
 import { writeBeat } from './beat.ts'
+import { MysqlDigest } from './digest/digest.ts'
 import { MysqlChanges } from './changes/changes.ts'
 import { MysqlRows } from './copy-rows.ts'
 import { type Flavor, parseFlavor } from './flavor.ts'
@@ -84,6 +85,7 @@ class MysqlEngine implements Engine {
   readonly rows: MysqlRows
   readonly changes: MysqlChanges
   readonly apply: MysqlApply
+  readonly digest: MysqlDigest
   readonly #endpoint: Endpoint
   readonly #flavor: Flavor
   readonly #log: Log
@@ -99,6 +101,7 @@ class MysqlEngine implements Engine {
     this.rows = new MysqlRows(source)
     this.changes = new MysqlChanges(source)
     this.apply = new MysqlApply(source)
+    this.digest = new MysqlDigest(source)
     this.#session = session
     this.#log = log
   }

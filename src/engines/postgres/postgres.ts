@@ -16,6 +16,7 @@ import { PostgresApply } from './apply/apply.ts'
 import { takePhysicalBase } from './base.ts'
 import { PostgresChanges } from './changes/changes.ts'
 import { type Address, openSession, parseAddress, type Session } from './connection.ts'
+import { PostgresDigest } from './digest/digest.ts'
 import { readFacts, type ServerFacts, toSourceFacts } from './facts.ts'
 import { PostgresLog } from './log.ts'
 import { toAt, tryParseLsn } from './lsn.ts'
@@ -66,6 +67,7 @@ class PostgresEngine implements Engine {
   readonly schema: PostgresSchema
   readonly rows: PostgresRows
   readonly changes: PostgresChanges
+  readonly digest: PostgresDigest
   readonly apply: PostgresApply
   readonly #address: Address
   readonly #server: ServerFacts
@@ -81,6 +83,7 @@ class PostgresEngine implements Engine {
     this.schema = new PostgresSchema(address, server)
     this.rows = new PostgresRows(address, server)
     this.changes = new PostgresChanges(address, server)
+    this.digest = new PostgresDigest(address)
     this.apply = new PostgresApply(address)
   }
 

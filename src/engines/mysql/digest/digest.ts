@@ -1,0 +1,347 @@
+import { Fault } from '#base/faults'
+import type {
+  BucketSum,
+  Description,
+  DigestCount,
+  Digester,
+  DigestSource,
+  DigestTable,
+  Edit,
+  FullRow,
+  Key,
+  KeyDigest,
+  KeyRange,
+  OpenDigest,
+  RangeSum,
+  Rows,
+  Spread,
+} from '#change/digest'
+import type { TableShape } from '#change/schema'
+import type { Flavor } from '../flavor.ts'
+import type { Endpoint } from '../protocol/endpoint.ts'
+import type { Row } from '../protocol/packets.ts'
+import { Session } from '../protocol/session.ts'
+import { SessionPool } from '../session-pool.ts'
+import { quoteName, quoteNames, quotePlain, quoteText } from '../sql.ts'
+import { columnForms, digestSql, selectSql, summandSql } from './forms.ts'
+import { applyEdits, editSql } from './repair.ts'
+import { keyColumns, keysSql, orderedSql, rangeSql } from './where.ts'
+
+type Options = { readonly signal: AbortSignal }
+type Server = { readonly endpoint: Endpoint; readonly flavor: Flavor }
+type Held = { readonly session: Session }
+
+/** Compares rows by digests that the server computes. */
+export class MysqlDigest implements DigestSource {
+  readonly #server: Server
+
+  constructor(server: Server) {
+    this.#server = server
+  }
+
+  async openDigest({ parallel, signal }: OpenDigest): Promise<Digester> {
+    const held: Held[] = []
+    try {
+      while (held.length < parallel) held.push(await openReader(this.#server.endpoint, signal))
+    } catch (error) {
+      for (const { session } of held) session.destroy()
+      throw error
+    }
+    return new MysqlDigester(this.#server, held)
+  }
+}
+
+/** Digests are in UTC and without any mode, columns in their own bytes. */
+const settings = [
+  'SET NAMES utf8mb4',
+  'SET SESSION character_set_results = NULL',
+  "SET SESSION time_zone = '+00:00'",
+  "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+]
+
+async function openSession(endpoint: Endpoint, signal: AbortSignal): Promise<Session> {
+  const session = await Session.open(endpoint, { signal })
+  try {
+    for (const sql of settings) await session.query(sql, { signal })
+  } catch (error) {
+    session.destroy()
+    throw error
+  }
+  return session
+}
+
+async function openReader(endpoint: Endpoint, signal: AbortSignal): Promise<Held> {
+  const session = await openSession(endpoint, signal)
+  await session.query('SET SESSION TRANSACTION READ ONLY', { signal })
+  return { session }
+}
+
+class MysqlDigester implements Digester {
+  readonly #server: Server
+  readonly #held: Set<Session>
+  readonly #pool: SessionPool<Held>
+  #writer: Session | undefined
+
+  constructor(server: Server, held: readonly Held[]) {
+    this.#server = server
+    this.#held = new Set(held.map(({ session }) => session))
+    this.#pool = new SessionPool(held, async (signal) => {
+      const again = await openReader(server.endpoint, signal)
+      this.#held.add(again.session)
+      return again
+    })
+  }
+
+  async describe(table: TableShape, options: Options): Promise<Description> {
+    const [database = '', name = ''] = table.name
+    const there = `TABLE_SCHEMA = ${quoteText(database)} AND CAST(TABLE_SCHEMA AS BINARY) = CAST(${quoteText(database)} AS BINARY)`
+    const rows = await this.#ask(
+      `SELECT TABLE_TYPE FROM information_schema.TABLES WHERE ${there} AND CAST(TABLE_NAME AS BINARY) = CAST(${quoteText(name)} AS BINARY)`,
+      options,
+    )
+    const triggers = await this.#ask(
+      `SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE ${there.replaceAll('TABLE_SCHEMA', 'EVENT_OBJECT_SCHEMA')} AND CAST(EVENT_OBJECT_TABLE AS BINARY) = CAST(${quoteText(name)} AS BINARY)`,
+      options,
+    )
+    const history = rows[0]?.[0]?.toString() === 'SYSTEM VERSIONED'
+    const fires = triggers.map((row) => row[0]?.toString() ?? '').join(', ')
+    const unrepairable = history
+      ? 'it keeps its history, which cannot be written row by row'
+      : fires && `its triggers (${fires}) would fire for every row that is repaired`
+    return {
+      columns: table.columns.map((column) => columnForms(column, this.#server.flavor.family)),
+      history,
+      unrepairable: unrepairable || undefined,
+    }
+  }
+
+  async border(
+    table: DigestTable,
+    range: KeyRange,
+    options: Options & { readonly rows: number },
+  ): Promise<Key | undefined> {
+    const names = keyColumns(table)
+      .map((column) => quoteName(column.name))
+      .join(', ')
+    const [row] = await this.#ask(
+      `SELECT ${keySelect(table)} FROM ${fromSql(table)}${where(rangeSql(table, range))} ORDER BY ${names} LIMIT 1 OFFSET ${options.rows}`,
+      options,
+    )
+    return row && toKey(row)
+  }
+
+  async edges(
+    table: DigestTable,
+    options: Options,
+  ): Promise<{ readonly first: bigint; readonly last: bigint } | undefined> {
+    const [head] = keyColumns(table)
+    if (head?.form !== 'integer') return undefined
+    const name = quoteName(head.name)
+    const [row] = await this.#ask(
+      `SELECT MIN(${name}), MAX(${name}) FROM ${fromSql(table)}`,
+      options,
+    )
+    const [first, last] = row ?? []
+    return first && last
+      ? { first: BigInt(first.toString()), last: BigInt(last.toString()) }
+      : undefined
+  }
+
+  async sum(table: DigestTable, range: KeyRange, options: Options): Promise<RangeSum> {
+    // Each row is digested once: a second use of the digest would be a second digest, or a temporary table.
+    const [row] = await this.#ask(
+      `SELECT COUNT(*), SUM(${summandSql(table.columns)}), ${orderedSql(table, range)} FROM ${fromSql(table)}${where(rangeSql(table, range))}`,
+      options,
+    )
+    const [count, sum, ordered] = (row ?? []).map((cell) => cell?.toString() ?? null)
+    return { rows: BigInt(count ?? 0), sum: hex64(sum), ordered: ordered === '1' }
+  }
+
+  async list(table: DigestTable, range: KeyRange, options: Options): Promise<readonly KeyDigest[]> {
+    return this.#digests(table, rangeSql(table, range), options)
+  }
+
+  async look(
+    table: DigestTable,
+    keys: readonly Key[],
+    options: Options,
+  ): Promise<readonly KeyDigest[]> {
+    if (keys.length === 0) return []
+    return this.#digests(table, keysSql(table, keys), options)
+  }
+
+  async #digests(
+    table: DigestTable,
+    condition: string | undefined,
+    options: Options,
+  ): Promise<readonly KeyDigest[]> {
+    const rows = await this.#ask(
+      `SELECT ${digestSql(table.columns)}, ${keySelect(table)} FROM ${fromSql(table)}${where(condition)}`,
+      options,
+    )
+    return rows.map(([digest, ...key]) => {
+      if (!digest) throw tooLarge(table)
+      return { digest: digest.toString(), key: toKey(key) }
+    })
+  }
+
+  async spread(
+    table: DigestTable,
+    spread: Spread,
+    options: Options,
+  ): Promise<readonly BucketSum[]> {
+    const sum = `SUM(${summandSql(table.columns)})`
+    const rows = await this.#ask(
+      `SELECT ${bucketSql(table, spread.bits)} AS b, COUNT(*), ${sum} FROM ${fromSql(table)}${where(spreadSql(table, spread))} GROUP BY b`,
+      options,
+    )
+    return rows.map((row) => {
+      const [bucket, count, total] = row.map((cell) => cell?.toString() ?? null)
+      if (bucket === null || total === null) throw tooLarge(table)
+      return { bucket: Number(bucket), rows: BigInt(count ?? 0), sum: hex64(total) }
+    })
+  }
+
+  async tally(
+    table: DigestTable,
+    spread: Spread,
+    options: Options,
+  ): Promise<readonly DigestCount[]> {
+    return this.#counts(table, spreadSql(table, spread), options)
+  }
+
+  async count(
+    table: DigestTable,
+    digests: readonly string[],
+    options: Options,
+  ): Promise<readonly DigestCount[]> {
+    if (digests.length === 0) return []
+    return this.#counts(table, digestsSql(table, digests), options)
+  }
+
+  async #counts(
+    table: DigestTable,
+    condition: string | undefined,
+    options: Options,
+  ): Promise<readonly DigestCount[]> {
+    const rows = await this.#ask(
+      `SELECT ${digestSql(table.columns)} AS h, COUNT(*) FROM ${fromSql(table)}${where(condition)} GROUP BY h`,
+      options,
+    )
+    return rows.map(([digest, count]) => ({
+      digest: digest?.toString() ?? '',
+      rows: Number(count?.toString()),
+    }))
+  }
+
+  async rows(table: DigestTable, which: Rows, options: Options): Promise<readonly FullRow[]> {
+    const wanted = which.kind === 'keys' ? which.keys : which.digests
+    if (wanted.length === 0) return []
+    const condition =
+      which.kind === 'keys' ? keysSql(table, which.keys) : digestsSql(table, which.digests)
+    const cells = table.columns.map((column) => `, ${selectSql(column)}`).join('')
+    const rows = await this.#ask(
+      `SELECT ${digestSql(table.columns)}${cells} FROM ${fromSql(table)}${where(condition)}`,
+      options,
+    )
+    const found = new Map<string, FullRow>()
+    for (const [digest, ...own] of rows) {
+      const text = digest?.toString() ?? ''
+      const key = which.kind === 'keys' ? String(found.size) : text
+      found.set(key, { digest: text, cells: own.map((cell) => cell && Buffer.from(cell)) })
+    }
+    return [...found.values()]
+  }
+
+  statements(table: DigestTable, edit: Edit): readonly string[] {
+    return editSql(table, edit)
+  }
+
+  async apply(
+    table: DigestTable,
+    edits: readonly Edit[],
+    options: Options & { readonly replace: boolean },
+  ): Promise<readonly number[]> {
+    const { signal } = options
+    if (!this.#writer?.alive) {
+      this.#writer = await openSession(this.#server.endpoint, signal)
+      this.#held.add(this.#writer)
+      // Rows of other tables are compared, and repaired, on their own account.
+      await this.#writer.query('SET SESSION foreign_key_checks = 0', { signal })
+    }
+    return applyEdits(this.#writer, table, edits, options)
+  }
+
+  async #ask(sql: string, options: Options): Promise<readonly Row[]> {
+    const held = await this.#pool.take(options.signal)
+    try {
+      const { rows } = await held.session.query(sql, options)
+      return rows
+    } finally {
+      this.#pool.give(held)
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#held].map((session) => session[Symbol.asyncDispose]()))
+  }
+}
+
+function fromSql(table: DigestTable): string {
+  const [database = '', name = ''] = table.name
+  const history = table.history ? ' FOR SYSTEM_TIME ALL' : ''
+  const index = table.index === undefined ? '' : ` FORCE INDEX (${quoteName(table.index)})`
+  return `${quoteNames(database, name)}${history}${index}`
+}
+
+function where(condition: string | undefined): string {
+  return condition === undefined ? '' : ` WHERE ${condition}`
+}
+
+function keySelect(table: DigestTable): string {
+  return keyColumns(table).map(selectSql).join(', ')
+}
+
+function toKey(row: Row): Key {
+  return row.map((cell) => Buffer.from(cell ?? Buffer.alloc(0)))
+}
+
+/** What spreads the rows of a table: see `Spread`. */
+function spreaderSql(table: DigestTable): string {
+  return digestSql(table.key.length > 0 ? keyColumns(table) : table.columns)
+}
+
+const bucketBits = 32
+
+function bucketSql(table: DigestTable, bits: number): string {
+  return `(CONV(LEFT(${spreaderSql(table)}, 8), 16, 10) >> ${bucketBits - bits})`
+}
+
+function spreadSql(table: DigestTable, { bits, buckets, sample }: Spread): string | undefined {
+  const parts = [
+    ...(buckets === undefined ? [] : [`${bucketSql(table, bits)} IN (${buckets.join(', ')})`]),
+    ...(sample === undefined
+      ? []
+      : [
+          `CONV(LEFT(SHA2(CONCAT(${quotePlain(sample.seed)}, ${spreaderSql(table)}), 256), 8), 16, 10) + 0 < ${Math.round(sample.share * 2 ** bucketBits)}`,
+        ]),
+  ]
+  return parts.length === 0 ? undefined : parts.join(' AND ')
+}
+
+function digestsSql(table: DigestTable, digests: readonly string[]): string {
+  return `${digestSql(table.columns)} IN (${digests.map((digest) => `'${digest}'`).join(', ')})`
+}
+
+function hex64(text: string | null | undefined): string {
+  return BigInt.asUintN(64, BigInt(text ?? 0))
+    .toString(16)
+    .padStart(16, '0')
+}
+
+function tooLarge(table: DigestTable): Fault {
+  const name = table.name.join('.')
+  return new Fault('engine', `digest rows of ${name}: one is larger than max_allowed_packet`, {
+    hint: 'Raise max_allowed_packet on both servers.',
+  })
+}

@@ -1,0 +1,4 @@
+import { startMariadb } from '../support/servers/mariadb.ts'
+import { verifyFamilyTests } from '../support/verify-family.ts'
+
+verifyFamilyTests(startMariadb)
