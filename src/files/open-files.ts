@@ -1,12 +1,16 @@
-import { closeSync, constants, openSync, read, write } from 'node:fs'
+import { closeSync, constants, existsSync, openSync, read, readFileSync, write } from 'node:fs'
 import { promisify } from 'node:util'
 import { fromSystem } from '#base/faults'
 import type { HeldFile } from '#change/tree'
 import type { Directories } from './directories.ts'
 import { show } from './byte-text.ts'
 
-const openMax = 128
+/** So many stay open where the system allows it: each file of a wave is then opened once. */
+const openMax = 4_096
+const openMin = 128
 const openFlags = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK
+
+const limitsPath = '/proc/self/limits'
 
 type OpenFile = { readonly descriptor: number; users: number; closing: boolean }
 
@@ -16,6 +20,7 @@ const writeAt = promisify(write)
 /** Files of a tree that are written to, some of them held open; one that is in use is never closed. */
 export class OpenFiles {
   readonly #directories: Directories
+  readonly #openMax = descriptorShare()
   /** In the order of last use. */
   readonly #open = new Map<string, OpenFile>()
 
@@ -126,7 +131,7 @@ export class OpenFiles {
 
   /** Closes one that is not in use, nor about to be. */
   #evict(newest: string): void {
-    if (this.#open.size <= openMax) return
+    if (this.#open.size <= this.#openMax) return
     for (const [key, file] of this.#open) {
       if (file.users > 0 || key === newest) continue
       this.#open.delete(key)
@@ -134,4 +139,12 @@ export class OpenFiles {
       return
     }
   }
+}
+
+/** A quarter of the descriptors that this process may have: the rest is for directories, the vault, and others. */
+function descriptorShare(): number {
+  const limits = existsSync(limitsPath) ? readFileSync(limitsPath, 'utf8') : ''
+  const [, soft] = /^Max open files +(\d+|unlimited)/m.exec(limits) ?? []
+  const share = soft === 'unlimited' ? openMax : Math.floor(Number(soft ?? 0) / 4)
+  return Math.min(openMax, Math.max(openMin, share))
 }

@@ -6,8 +6,8 @@ import type { TreeNode } from './tree-codec.ts'
 import { joinPath, TreeWalk } from './tree-walk.ts'
 import { WaveBytes, type WaveFile } from './wave-bytes.ts'
 
-/** A wave is what is laid out at a time; its bytes are fetched pack by pack. */
-const waveFilesMax = 10_000
+/** A wave is what is laid out at a time; its bytes are fetched pack by pack, and a target may hold all its files open. */
+const waveFilesMax = 4_000
 const waveBlobsMax = 100_000
 const troublesMax = 1000
 /** Damaged paths that the message names. */
