@@ -2,21 +2,23 @@ import { availableParallelism } from 'node:os'
 import { readFile } from 'node:fs/promises'
 import { formatSizeBytes } from '#base/bytes'
 import { Fault, fromSystem } from '#base/faults'
-import { createProgress, type Progress } from '#base/progress'
-import type { Migrated, Preview } from '#service/migrate'
+import { createProgress } from '#base/progress'
+import type { Migrated, MigrateSettings, Preview } from '#service/migrate'
 import { formatSpan, table } from './display.ts'
 import { surroundings } from './surroundings.ts'
 import { type Context, exitFindings, type Input, sessionsMax, type Verb } from './verb.ts'
 
 const defaultSessionsMax = 4
 const newsMs = 1000
+const policies = ['stop', 'ignore', 'overwrite'] as const
 
+type Meter = Parameters<NonNullable<MigrateSettings['onMeter']>>[0]
 type Finding = Preview['findings'][number]
 type Done = Migrated & { readonly stateDirectory: string; readonly tookMs: number }
 
 export const migrateVerb: Verb = {
   name: 'migrate',
-  summary: 'bring schema and rows of a live database to another server',
+  summary: 'bring schema, rows and changes of a live database to another server',
   options: [
     {
       flags: '--from <url>',
@@ -34,7 +36,19 @@ export const migrateVerb: Verb = {
       flags: '--map <file>',
       help: 'other names on the target: a line shop.orders = store.sales each',
     },
-    { flags: '--phases <list>', help: 'schema, copy, or both (default: schema,copy)' },
+    {
+      flags: '--phases <list>',
+      help: 'schema, copy, changes, with commas between (default: schema,copy; with --until also changes)',
+    },
+    {
+      flags: '--until <end>',
+      help: 'carry changes after the copy, until caught-up, never, or a time: before the first commit stamped later',
+    },
+    {
+      flags: '--on-conflict <policy>',
+      help: 'a change does not find the row as the source had it: stop, ignore it, or overwrite (default: stop)',
+      choices: policies,
+    },
     {
       flags: '--parallel <n>',
       help: 'sessions on each side (default: as many as cores, at most 4)',
@@ -64,6 +78,14 @@ export const migrateVerb: Verb = {
     ],
     ['redoubt migrate --from mysql://old --to mysql://new --dry-run', 'what stands in the way?'],
     ['redoubt migrate --from mysql://old --to mysql://new --resume', 'after an interruption'],
+    [
+      'redoubt migrate --from mysql://old --to mysql://new --until never',
+      'and keep the target in step until it is stopped',
+    ],
+    [
+      'redoubt migrate --from mysql://old --to mysql://new --resume --until caught-up',
+      'end that when the last change is there',
+    ],
   ],
   async run(input, context) {
     const settings = await readSettings(input)
@@ -90,7 +112,9 @@ async function follow(
   const startedMs = performance.now()
   let preview: Preview = { findings: [], objects: [], tables: [] }
   let said = ''
-  using _news = display.json ? tellNews(context, progress, () => said) : display.follow(progress)
+  let meter: Meter | undefined
+  const newest = () => ({ said, ...progress, changes: meter?.flow })
+  using _news = display.json ? tellNews(context, newest) : display.follow(progress)
   const migrated = await migrateData(
     {
       ...settings,
@@ -102,6 +126,9 @@ async function follow(
       onSaid: (now) => {
         said = now
         if (!display.json) context.log.info(now)
+      },
+      onMeter: (counts) => {
+        meter = counts
       },
     },
     surroundings(context),
@@ -129,6 +156,8 @@ async function readSettings(input: Input) {
       convert: input.flag('convert') || undefined,
     },
     phases: input.text('phases'),
+    until: input.text('until'),
+    conflicts: input.choice('on-conflict', policies),
     limit: input.text('limit'),
     chunkBytes: input.sizeBytes('chunk'),
     parallel:
@@ -156,11 +185,11 @@ async function readMapFile(path: string): Promise<string> {
 }
 
 /** A line of JSON a second: how far it is. */
-function tellNews(context: Context, progress: Progress, said: () => string): Disposable {
+function tellNews(context: Context, newest: () => object): Disposable {
   const startedMs = performance.now()
   const timer = setInterval(() => {
     const elapsedMs = Math.round(performance.now() - startedMs)
-    const news = { kind: 'news', said: said(), ...progress, elapsedMs }
+    const news = { kind: 'news', ...newest(), elapsedMs }
     context.display.entry(news, () => '')
   }, newsMs)
   timer.unref()
@@ -207,6 +236,11 @@ function renderPreview({ objects, tables, findings }: Preview, formatName: Forma
   ].join('\n')
 }
 
+function renderChanges({ transactions, rows, reached }: NonNullable<Done['changes']>): string[] {
+  const carried = `carried changes: ${transactions} transactions, ${rows} rows`
+  return reached ? [`${carried}, up to ${reached.at}`] : [carried]
+}
+
 function render(done: Done, formatName: FormatName): string {
   const rows = done.tables.reduce((sum, one) => sum + one.rows, 0n)
   const bytes = done.tables.reduce((sum, one) => sum + one.bytes, 0)
@@ -222,6 +256,7 @@ function render(done: Done, formatName: FormatName): string {
     ...(lines.length > 0 ? [table(lines)] : []),
     ...(made.length > 0 ? [`made: ${made.join(', ')}`] : []),
     ...done.positions.map(({ at }) => `rows as of ${at}`),
+    ...(done.changes ? renderChanges(done.changes) : []),
     ...done.findings.flatMap(renderFinding),
   ].join('\n')
 }

@@ -149,7 +149,7 @@ export class ChangePass {
     const barrier = this.#fresh || isBarrier(parts)
     if (barrier) await this.#drained(signal)
     while (this.#lanes.full) {
-      this.#wake()
+      this.#wakeLanes()
       await this.#room.heard(signal)
     }
     const keys = keysOf(parts, tables)
@@ -400,7 +400,7 @@ export class ChangePass {
 
   async #drained(signal: AbortSignal): Promise<void> {
     while (!this.#lanes.idle || this.#busy > 0) {
-      this.#wake()
+      this.#wakeLanes()
       await this.#room.heard(signal)
     }
   }
@@ -408,15 +408,19 @@ export class ChangePass {
   /** The lanes are the reader's own from now on, until it gives them back. */
   async #claim(signal: AbortSignal): Promise<void> {
     while (!this.#lanes.idle || this.#busy > 0) {
-      this.#wake()
+      this.#wakeLanes()
       await this.#room.heard(signal)
     }
     this.#exclusive = true
   }
 
   #wake(): void {
-    for (const bell of this.#bells) bell.ring()
+    this.#wakeLanes()
     this.#room.ring()
+  }
+
+  #wakeLanes(): void {
+    for (const bell of this.#bells) bell.ring()
   }
 
   #lane(index: number): ApplyLane {

@@ -23,14 +23,16 @@ test('parsePhases() reads what is there, and names what comes later', () => {
   assert.deepEqual(parsePhases('copy'), ['copy'])
   assert.deepEqual(parsePhases('schema, copy'), ['schema', 'copy'])
   assert.deepEqual(parsePhases('copy,schema'), ['schema', 'copy'])
-  for (const text of ['', ',', 'rows', 'schema,rows', 'schema,schema', 'Schema', 'copy,']) {
+  assert.deepEqual(parsePhases('copy,changes'), ['copy', 'changes'])
+  assert.deepEqual(parsePhases('changes,schema,copy'), ['schema', 'copy', 'changes'])
+  for (const text of ['', ',', 'rows', 'schema,rows', 'schema,schema', 'Schema', 'copy,', 'changes']) {
     assert.throws(
       () => parsePhases(text),
       (error) => isFault(error, 'usage'),
       text,
     )
   }
-  for (const text of ['changes', 'schema,copy,changes', 'cutover']) {
+  for (const text of ['verify', 'schema,copy,cutover']) {
     assert.throws(
       () => parsePhases(text),
       (error) => isFault(error, 'unsupported'),

@@ -3,11 +3,13 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
+import type { ConflictPolicy } from '#change/apply'
 import type { Phase } from '#change/schema'
 import { engineOfUrl } from '#engines/all'
 import { type Asked, migrate, type Migrated, type MigrateOptions } from '#links/migrate'
 import { createSelection } from '#links/selection'
 import { parseRate } from '#links/throttle'
+import { parseUntil } from '#links/until'
 import type { Surroundings } from './open.ts'
 import { defaultSourceName } from './source-name.ts'
 
@@ -17,8 +19,11 @@ export { formatName } from '#links/selection'
 export type MigrateSettings = {
   readonly from: string
   readonly to: string
-  readonly asked: Omit<Asked, 'phases'>
-  /** As it was written: `schema,copy`. */
+  readonly asked: Omit<Asked, 'phases' | 'until' | 'conflicts'>
+  /** As it was written: `caught-up`, `never`, a time. */
+  readonly until?: string | undefined
+  readonly conflicts?: ConflictPolicy | undefined
+  /** As it was written: `schema,copy,changes`. */
   readonly phases?: string | undefined
   /** As it was written: `50MB/s`, `100000rows/s`. */
   readonly limit?: string | undefined
@@ -31,6 +36,7 @@ export type MigrateSettings = {
   readonly progress: Progress
   readonly onPreview: MigrateOptions['onPreview']
   readonly onSaid: MigrateOptions['onSaid']
+  readonly onMeter?: MigrateOptions['onMeter']
 }
 
 /** Brings what a source holds to a target; everything that can be refused without a server is refused before one is asked. */
@@ -41,6 +47,8 @@ export async function migrateData(
   const { signal, log } = around
   const rate = settings.limit === undefined ? undefined : parseRate(settings.limit)
   const phases = settings.phases === undefined ? undefined : parsePhases(settings.phases)
+  const { until, conflicts } = settings
+  checkChanges(settings, phases)
   const { include = [], exclude = [], map = '' } = settings.asked
   createSelection({ include, exclude, map, accounts: false, convert: false })
   const ends = { from: endOf(settings.from), to: endOf(settings.to) }
@@ -53,12 +61,12 @@ export async function migrateData(
   const stateDirectory = settings.stateDirectory ?? defaultStateDirectory(ends, around.env)
   await using source = await fromKind.open(settings.from, { signal, log })
   await using target = await toKind.open(settings.to, { signal, log })
-  const { resume, dryRun, parallel, chunkBytes, progress, onPreview, onSaid } = settings
+  const { resume, dryRun, parallel, chunkBytes, progress, onPreview, onSaid, onMeter } = settings
   const migrated = await migrate({
     ...ends,
     source,
     target,
-    asked: { ...settings.asked, phases },
+    asked: { ...settings.asked, phases, until, conflicts },
     stateDirectory,
     resume,
     dryRun,
@@ -68,6 +76,7 @@ export async function migrateData(
     progress,
     onPreview,
     onSaid,
+    onMeter,
     log,
     signal,
   })
@@ -75,21 +84,43 @@ export async function migrateData(
 }
 
 /** Phases of later versions are known by name, so that they are not taken for a slip of the pen. */
-const laterPhases = ['changes', 'verify', 'cutover']
+const laterPhases = ['verify', 'cutover']
+const phaseNames = ['schema', 'copy', 'changes'] as const
 
-/** Reads `schema`, `copy` or `schema,copy`. */
+/** Reads `schema`, `copy`, `changes`, several of them with commas between. */
 export function parsePhases(text: string): readonly Phase[] {
   const words = text.split(',').map((word) => word.trim())
   const later = words.find((word) => laterPhases.includes(word))
   if (later !== undefined) {
     throw new Fault('unsupported', `read --phases: '${later}' is not there yet`, {
-      hint: 'This version carries schema and rows: --phases schema,copy.',
+      hint: 'This version carries schema, rows and changes: --phases schema,copy,changes.',
     })
   }
-  const phases = (['schema', 'copy'] as const).filter((phase) => words.includes(phase))
-  const said = words.join(',')
-  if (phases.length > 0 && (said === phases.join(',') || said === 'copy,schema')) return phases
-  throw new Fault('usage', `read --phases: '${text}' is not schema, copy or schema,copy`)
+  const phases = phaseNames.filter((phase) => words.includes(phase))
+  if (phases.length === 0 || phases.length !== words.length) {
+    const said = `read --phases: '${text}' is none of schema, copy, changes, or several with commas`
+    throw new Fault('usage', said)
+  }
+  if (phases.includes('changes') && !phases.includes('copy')) {
+    throw new Fault('usage', `read --phases: '${text}' has changes without copy`, {
+      hint: 'Changes begin where the rows of the copy end: --phases schema,copy,changes or copy,changes.',
+    })
+  }
+  return phases
+}
+
+/** What is said of changes makes sense, and belongs to phases that have them. */
+function checkChanges(
+  { until, conflicts }: Pick<MigrateSettings, 'until' | 'conflicts'>,
+  phases: readonly Phase[] | undefined,
+): void {
+  if (until !== undefined) parseUntil(until)
+  if (phases === undefined || phases.includes('changes')) return
+  const option = until !== undefined ? '--until' : conflicts && '--on-conflict'
+  if (option === undefined) return
+  throw new Fault('usage', `read ${option}: --phases ${phases.join(',')} has no changes`, {
+    hint: 'Add changes to --phases, or leave --phases out.',
+  })
 }
 
 /** Settings of a URL that say where its server is. */

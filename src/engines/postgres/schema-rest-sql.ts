@@ -2,6 +2,9 @@ import { key, list, notOurs, select, userSchema } from './schema-sql.ts'
 
 /** What stands beside the tables: publications, event triggers, comments, roles and rights. See `schema-sql.ts`. */
 
+/** Those that links made for themselves, by the names of links. */
+const linkPublications = '^redoubt_[0-9a-f]{16}$'
+
 const publicationOptions = `
   concat_ws(', ', format('publish = %L', concat_ws(', ', case when p.pubinsert then 'insert' end, case when p.pubupdate then 'update' end,
       case when p.pubdelete then 'delete' end, case when p.pubtruncate then 'truncate' end)),
@@ -33,7 +36,8 @@ const publications = (since15: boolean) =>
     sql: list(`format('create publication %I%s with (%s)', p.pubname,
     case when p.puballtables then ' for all tables' else ' for ' || nullif(concat_ws(', ', ${publicationTables(since15)},
       ${since15 ? publicationSchemas : 'null'}), '') end, ${publicationOptions})`),
-  })} from pg_publication p cross join lateral (select to_jsonb(p) as p) j order by p.pubname`
+  })} from pg_publication p cross join lateral (select to_jsonb(p) as p) j
+   where p.pubname !~ '${linkPublications}' order by p.pubname`
 
 const eventTriggers = `${select({
   key: key('pg_event_trigger', 'e.oid'),
@@ -157,7 +161,8 @@ const rights = `
     select 'pg_statistic_ext:' || s.oid, 'statistics', null, format('%I.%I', n.nspname, s.stxname), s.stxowner, null, null
     from pg_statistic_ext s join pg_namespace n on n.oid = s.stxnamespace where ${userSchema('n.nspname')}
     union all
-    select 'pg_publication:' || p.oid, 'publication', null, quote_ident(p.pubname), p.pubowner, null, null from pg_publication p
+    select 'pg_publication:' || p.oid, 'publication', null, quote_ident(p.pubname), p.pubowner, null, null
+    from pg_publication p where p.pubname !~ '${linkPublications}'
     union all
     select 'large:' || l.oid, 'large object', 'large object', l.oid::text, l.lomowner, l.lomacl, null from pg_largeobject_metadata l
   ),

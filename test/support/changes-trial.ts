@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict'
+import { tasks } from '#base/tasks'
+import { Dice } from './dice.ts'
+import { migratedOf, runMigrate, standsAt } from './migrate-trial.ts'
+import { Scratch } from './scratch.ts'
+
+/** Two servers, the first with tables that `write` knows. */
+export type ChangesPair = {
+  /** `--from` and `--to` with what is theirs. */
+  readonly ends: readonly string[]
+  /** Transactions of one writer, until the signal aborts. */
+  write(writer: number, signal: AbortSignal): Promise<void>
+  /** A transaction that is too large for one piece. */
+  writeLarge(): Promise<void>
+  /** Fails where target and source differ, or anything of the link is left on either. */
+  same(): Promise<void>
+  /** How many transactions of writers the target has; none where it is not asked yet. */
+  hits(): Promise<number>
+}
+
+const writers = 3
+/** The first kill is while rows are copied; the others while changes are applied, or when these begin. */
+const lines = [/applies changes/, /reads changes behind/, /makes foreign keys/]
+const afterMsMax = 1500
+
+/** The mover dies again and again while writers write; in the end each transaction is on the target once. */
+export async function killedChangesTrial(pair: ChangesPair, seed: number): Promise<void> {
+  using scratch = new Scratch('changes')
+  const dice = new Dice(seed)
+  const state = scratch.join('state')
+  const args = [...pair.ends, '--state', state, '--log-level', 'debug', '--parallel', '3']
+  const stop = new AbortController()
+  await tasks(undefined, async (t) => {
+    for (let writer = 0; writer < writers; writer++) t.run(() => pair.write(writer, stop.signal))
+    try {
+      const at: string[] = []
+      for (let start = 0; start < 6; start++) {
+        const more = standsAt(state) === undefined ? [] : ['--resume']
+        const line = start === 0 ? /loaded a chunk/ : dice.pick(lines)
+        const moment = { line, nth: 1, afterMs: dice.roll(afterMsMax) }
+        const slowly = start === 0 ? ['--chunk', '64KiB'] : []
+        const ran = await runMigrate([...args, ...slowly, '--until', 'never', ...more], moment)
+        assert.equal(ran.code, 128, `${ran.out}${ran.said}`)
+        at.push(standsAt(state) ?? 'new')
+        if (start === 2) await pair.writeLarge()
+      }
+      assert.ok(at.includes('changing'), at.join())
+    } finally {
+      stop.abort()
+    }
+  })
+  const ended = migratedOf(await runMigrate([...args, '--resume', '--until', 'caught-up']))
+  assert.deepEqual(
+    ended.findings.filter(({ code }) => code === 'conflicts-settled'),
+    [],
+  )
+  await pair.same()
+}
+
+/** Beside writers it comes to an end by itself; what was there when it was asked is there, and then stops being carried. */
+export async function caughtUpTrial(pair: ChangesPair): Promise<void> {
+  using scratch = new Scratch('changes')
+  const args = [...pair.ends, '--state', scratch.join('state'), '--log-level', 'debug']
+  const stop = new AbortController()
+  await tasks(undefined, async (t) => {
+    for (let writer = 0; writer < writers; writer++) t.run(() => pair.write(writer, stop.signal))
+    try {
+      // Stopped in good order, it goes on where it was.
+      const moment = { line: /applies changes/, nth: 1, afterMs: 1000, how: 'SIGINT' } as const
+      const stopped = await runMigrate([...args, '--until', 'never'], moment)
+      assert.equal(stopped.code, 130, stopped.said)
+      assert.equal(standsAt(scratch.join('state')), 'changing')
+      await pair.writeLarge()
+    } finally {
+      stop.abort()
+    }
+  })
+  const ended = migratedOf(await runMigrate([...args, '--resume', '--until', 'caught-up']))
+  assert.ok(ended.changes && ended.changes.transactions > 0)
+  await pair.same()
+}

@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { caughtUpTrial, type ChangesPair, killedChangesTrial } from '../support/changes-trial.ts'
+import { Dice } from '../support/dice.ts'
+import { type PostgresServer, startPostgres } from '../support/servers/postgres.ts'
+
+const logical = { settings: { wal_level: 'logical', logical_decoding_work_mem: '64kB' } }
+const largeRows = 25_000
+
+test('a mover that is killed beside writers applies each transaction once', async () => {
+  await using source = await startPostgres(logical)
+  await using target = await startPostgres()
+  await killedChangesTrial(await pairOf(source, target), 5)
+})
+
+test('stopped beside writers it goes on, and ends when it has caught up', async () => {
+  await using source = await startPostgres(logical)
+  await using target = await startPostgres()
+  await caughtUpTrial(await pairOf(source, target))
+})
+
+async function pairOf(source: PostgresServer, target: PostgresServer): Promise<ChangesPair> {
+  await source.query('create database shop')
+  await target.query('create database shop')
+  await source.query(tables, undefined, 'shop')
+  return {
+    ends: ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')],
+    write: (writer, signal) => write(source, writer, signal),
+    writeLarge: () => writeLarge(source),
+    same: () => same(source, target),
+    hits: async () => {
+      const sql = 'select count(*)::int as c from hit'
+      const [row] = await target.query<{ c: number }>(sql, undefined, 'shop').catch(() => [])
+      return row?.c ?? 0
+    },
+  }
+}
+
+/** `hit` has no key: a transaction that came twice would leave two of its rows. */
+const tables = `
+  create table customer (id int primary key, name text not null unique);
+  create table orders (id bigserial primary key, customer int not null references customer, total numeric(12,2),
+    note text, doc jsonb, at timestamptz not null default now());
+  create index on orders (customer);
+  create table counter (id int primary key, n bigint not null);
+  create table hit (writer int, seq int);
+  alter table hit replica identity full;
+  create table bulk (id int primary key, body text);
+  create table audit (id bigserial primary key, said text);
+  create view big as select * from orders where total > 100;
+  create materialized view totals as select customer, sum(total) as total from orders group by 1;
+  create function note() returns trigger language plpgsql as $$ begin insert into audit (said) values (new.note); return new; end $$;
+  create trigger orders_note before insert on orders for each row execute function note();
+  insert into customer select n, 'customer ' || n from generate_series(1, 200) n;
+  insert into orders (customer, total, note) select 1 + n % 200, n / 7.0, repeat('n', n % 100) from generate_series(1, 5000) n;
+  insert into counter select n, 0 from generate_series(1, 5) n;
+  insert into bulk select n, 'row ' || n from generate_series(1, 500) n`
+
+/** Each transaction inserts, changes and takes away, counts on a hot row, and leaves one row in \`hit\`. */
+async function write(server: PostgresServer, writer: number, signal: AbortSignal): Promise<void> {
+  await using client = await server.connect('shop')
+  const dice = new Dice(writer + 1)
+  for (let seq = 1; !signal.aborted; seq++) {
+    const customer = 1 + dice.roll(200)
+    const sql = `begin;
+      insert into orders (customer, total, note, doc) values (${customer}, ${dice.roll(10_000)}, 'by ${writer}', '{"a": [1, null, "x"]}');
+      update orders set total = total + 1, note = repeat('u', ${dice.roll(3000)}) where id = ${1 + dice.roll(5000)};
+      delete from orders where id = ${1 + dice.roll(5000)} and id % 7 = 0;
+      update counter set n = n + 1 where id = ${1 + dice.roll(5)};
+      update customer set name = 'customer ' || id || '.' || ${seq} where id = ${customer};
+      insert into hit values (${writer}, ${seq});
+      ${dice.roll(10) === 0 ? 'rollback' : 'commit'}`
+    // Writers may deadlock with one another: then none of it is there.
+    await client.query(sql).catch((error: { readonly code?: string }) => {
+      if (error.code !== '40P01') throw error
+      return client.query('rollback')
+    })
+  }
+}
+
+async function writeLarge(server: PostgresServer): Promise<void> {
+  const sql = `begin;
+    insert into bulk select n, 'large ' || n from generate_series(1001, ${1000 + largeRows}) n;
+    update bulk set body = body || '.' where id <= 300;
+    insert into hit values (99, (select count(*) from hit where writer = 99)); commit`
+  await server.query(sql, undefined, 'shop')
+}
+
+async function same(source: PostgresServer, target: PostgresServer): Promise<void> {
+  assert.deepEqual(await contents(target), await contents(source))
+  const twice = 'select writer, seq from hit group by 1, 2 having count(*) > 1'
+  assert.deepEqual(await target.query(twice, undefined, 'shop'), [])
+  const dump = (server: PostgresServer) =>
+    server.tool('pg_dump', '--schema-only', 'shop').replaceAll(/^\\(un)?restrict .*$/gm, '')
+  assert.equal(dump(target), dump(source))
+  assert.deepEqual(await source.query('select slot_name from pg_replication_slots'), [])
+  const left = "select 1 from pg_namespace where nspname = 'redoubt'"
+  assert.deepEqual(await target.query(left, undefined, 'shop'), [])
+  const publications = 'select pubname from pg_publication'
+  assert.deepEqual(await source.query(publications, undefined, 'shop'), [])
+}
+
+async function contents(server: PostgresServer): Promise<Record<string, unknown>> {
+  const found: Record<string, unknown> = {}
+  for (const table of ['customer', 'orders', 'counter', 'hit', 'bulk', 'audit', 'totals']) {
+    if (table === 'totals')
+      await server.query('refresh materialized view totals', undefined, 'shop')
+    const sql = `select count(*) as count, md5(string_agg(x::text, '|' order by x::text)) as sum from ${table} x`
+    found[table] = await server.query(sql, undefined, 'shop')
+  }
+  for (const sequence of ['orders_id_seq', 'audit_id_seq']) {
+    found[sequence] = await server.query(`select last_value from ${sequence}`, undefined, 'shop')
+  }
+  return found
+}
