@@ -143,6 +143,12 @@ export interface Digester extends AsyncDisposable {
   list(table: DigestTable, range: KeyRange, options: Options): Promise<readonly KeyDigest[]>
   /** The rows of these keys, found by equality as this side has it: the keys that come back may be spelled in another way. */
   look(table: DigestTable, keys: readonly Key[], options: Options): Promise<readonly KeyDigest[]>
+  /** About how large each of these rows is: before whole rows are fetched. */
+  sizes(
+    table: DigestTable,
+    keys: readonly Key[],
+    options: Options,
+  ): Promise<readonly { readonly key: Key; readonly sizeBytes: number }[]>
   /** Reads the table once; buckets without rows are left out. */
   spread(table: DigestTable, spread: Spread, options: Options): Promise<readonly BucketSum[]>
   /** The digests of all rows in some buckets, with how many rows have each. */

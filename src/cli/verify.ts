@@ -87,7 +87,7 @@ export const verifyVerb: Verb = {
     })()
     const tookMs = Math.round(performance.now() - startedMs)
     display.result({ ...verified, tookMs }, (done) => render(done, formatName))
-    return verified.equal && verified.findings.length === 0 ? 0 : exitFindings
+    return verified.equal ? 0 : exitFindings
   },
 }
 

@@ -1,7 +1,7 @@
 import { Fault } from '#base/faults'
 import type { Progress } from '#base/progress'
 import { engineOfUrl } from '#engines/all'
-import { createSelection, formatName, parseMap } from '#links/selection'
+import { createSelection, formatName, parseMap, selectionFindings } from '#links/selection'
 import { parseRate } from '#links/throttle'
 import { type Mode, type Verified, verify } from '#verify/verify'
 import { endOf } from './migrate.ts'
@@ -68,6 +68,7 @@ export async function verifyData(
     mode,
     selection,
     unmap: (name) => back.map(name),
+    judge: (schema) => selectionFindings({ ...choices, map }, schema),
     parallel,
     rowsPerSecond,
     recheckMs,

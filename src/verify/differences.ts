@@ -13,8 +13,9 @@ export type KeyedDifference = {
 
 /** Rows that are fetched together: fewer when they are large. */
 const fetchRowsMax = 50
-const fetchBytesMax = 4 * 1024 * 1024
+const fetchBytesMax = 8 * 1024 * 1024
 
+/** By what rows are large on the average: for those without a key. */
 export function fetchRows(pair: Pair): number {
   return Math.max(1, Math.min(fetchRowsMax, Math.floor(fetchBytesMax / pair.rowBytes)))
 }
@@ -37,7 +38,7 @@ export async function* examine(
   signal: AbortSignal,
 ): AsyncGenerator<Examined, void, void> {
   const { sides } = work
-  for (const some of runsOf(list, fetchRows(pair))) {
+  for await (const some of fitting(work, pair, list, signal)) {
     const which = { kind: 'keys', keys: some.map(({ key }) => key) } as const
     const [from, to] = await both(
       sides.source.rows(pair.source, which, { signal }),
@@ -54,6 +55,40 @@ export async function* examine(
       } else differences.push(...compareRows(pair, own, other, one.key))
     }
     yield { differences, changed }
+  }
+}
+
+/** Runs of rows whose values come to so many bytes at most; a larger row comes alone. */
+async function* fitting(
+  { sides }: Work,
+  pair: Pair,
+  list: readonly KeyedDifference[],
+  signal: AbortSignal,
+): AsyncGenerator<readonly KeyedDifference[], void, void> {
+  for (const some of runsOf(list, fetchRowsMax)) {
+    const keys = some.map(({ key }) => key)
+    const sizes = new Map<string, number>()
+    const [from, to] = await both(
+      sides.source.sizes(pair.source, keys, { signal }),
+      sides.target.sizes(pair.target, keys, { signal }),
+    )
+    for (const { key, sizeBytes } of [...from, ...to]) {
+      const text = keyText(key)
+      sizes.set(text, (sizes.get(text) ?? 0) + sizeBytes)
+    }
+    let run: KeyedDifference[] = []
+    let bytes = 0
+    for (const one of some) {
+      const size = sizes.get(keyText(one.key)) ?? 0
+      if (run.length > 0 && bytes + size > fetchBytesMax) {
+        yield run
+        run = []
+        bytes = 0
+      }
+      run.push(one)
+      bytes += size
+    }
+    yield run
   }
 }
 

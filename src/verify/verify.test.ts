@@ -309,3 +309,20 @@ test('ends that hold nothing of what is asked for are refused: no comparison is 
     (error) => isFault(error, 'refused'),
   )
 })
+
+test('large rows are fetched one at a time', async () => {
+  const rows: MemoryRow[] = Array.from({ length: 30 }, (_, n) => [`k${n}`, 'a'])
+  const other = rows.map(([key]): MemoryRow => [key ?? '', 'b'])
+  for (const [rowBytes, most] of [
+    [10, 30],
+    [3 * 2 ** 20, 1],
+    [250 * 2 ** 20, 1],
+  ] as const) {
+    const [source, target] = [new MemoryDigester(rows), new MemoryDigester(other)]
+    target.rowBytes = rowBytes
+    source.rowBytes = rowBytes
+    const verified = await run({ source, target })
+    assert.equal(verified.tables[0]?.different, 30)
+    assert.equal(source.fetchedMost, most)
+  }
+})

@@ -39,6 +39,8 @@ export type VerifyOptions = {
   readonly selection: Pick<Selection, 'accepts' | 'map'>
   /** From a name on the target to that on the source. */
   readonly unmap: (name: ObjectName) => ObjectName
+  /** What is odd about what was chosen, among the objects of both sides; a finding that blocks refuses. */
+  readonly judge?: ((schema: Schema) => readonly Finding[]) | undefined
   readonly parallel: number
   readonly rowsPerSecond?: number | undefined
   /** How long a difference is looked at again before it counts; 0: not at all. */
@@ -101,6 +103,7 @@ class Verification {
     const { from, to, mode, progress, unmap } = this.#options
     const [source, target] = await this.#readSchemas()
     this.#refuseNothing(source, target)
+    this.#judge(source, target)
     const { objects, differences: structure } = compareStructure({ source, target, unmap })
     progress.phase = 'compare rows'
     const results = mode.kind === 'schema' ? [] : await this.#compareRows(source, target)
@@ -148,6 +151,18 @@ class Verification {
     throw new Fault('refused', `compare ${from} with ${to}: neither has any such objects`, {
       hint: 'Mend --include and --exclude, or the URLs.',
     })
+  }
+
+  /** What could not be read is told, and does not make the sides unequal; nonsense in what was chosen is refused. */
+  #judge(source: Schema, target: Schema): void {
+    const { judge, from, to } = this.#options
+    const all = { ...source, objects: [...source.objects, ...target.objects] }
+    const found = [...(judge?.(all) ?? []), ...source.findings, ...target.findings]
+    for (const { severity, code, said } of found) {
+      if (severity === 'blocks') throw new Fault('refused', `compare ${from} with ${to}: ${said}`)
+      const isNew = !this.#findings.some((one) => one.said === said)
+      if (severity === 'warns' && isNew) this.#findings.push({ severity: 'notes', code, said })
+    }
   }
 
   async #compareRows(source: Schema, target: Schema): Promise<readonly TableResult[]> {

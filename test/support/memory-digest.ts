@@ -33,6 +33,9 @@ export class MemoryDigester implements Digester {
   readonly applied: Edit[] = []
   /** Called before each reading: a writer. */
   onRead: () => void = () => undefined
+  rowBytes = 10
+  /** The most rows that were fetched at once. */
+  fetchedMost = 0
   /** Rows that were digested. */
   digested = 0
 
@@ -79,6 +82,10 @@ export class MemoryDigester implements Digester {
     return this.rows_.filter((row) => wanted.has(row[0] ?? '')).map(keyed)
   }
 
+  async sizes(_table: DigestTable, keys: readonly Key[]) {
+    return keys.map((key) => ({ key, sizeBytes: this.rowBytes }))
+  }
+
   async spread(table: DigestTable, spread: Spread) {
     this.onRead()
     const groups = Map.groupBy(this.rows_, (row) => bucketOf(table, row, spread.bits))
@@ -102,6 +109,7 @@ export class MemoryDigester implements Digester {
     const wanted = new Set(which.kind === 'keys' ? which.keys.map(text) : which.digests)
     const named = (row: MemoryRow) => (which.kind === 'keys' ? (row[0] ?? '') : digestOf(row))
     const found = this.rows_.filter((row) => wanted.has(named(row)))
+    this.fetchedMost = Math.max(this.fetchedMost, wanted.size)
     const full = found.map((row) => ({ digest: digestOf(row), cells: row.map(toCell) }))
     return [...new Map(full.map((row) => [row.digest, row])).values()]
   }

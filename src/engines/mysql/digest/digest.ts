@@ -17,18 +17,22 @@ import type {
   Spread,
 } from '#change/digest'
 import type { TableShape } from '#change/schema'
+import type { Log } from '#base/log'
 import type { Flavor } from '../flavor.ts'
 import type { Endpoint } from '../protocol/endpoint.ts'
 import type { Row } from '../protocol/packets.ts'
 import { Session } from '../protocol/session.ts'
+import { serverErrorNumber } from '../protocol/server-error.ts'
 import { SessionPool } from '../session-pool.ts'
 import { quoteName, quoteNames, quotePlain, quoteText } from '../sql.ts'
-import { columnForms, digestSql, selectSql, summandSql } from './forms.ts'
+import { columnForms, digestSql, selectSql, sizeSql, summandSql } from './forms.ts'
 import { applyEdits, editSql } from './repair.ts'
 import { keyColumns, keysSql, orderedSql, rangeSql } from './where.ts'
 
 type Options = { readonly signal: AbortSignal }
 type Server = { readonly endpoint: Endpoint; readonly flavor: Flavor }
+const endingMaxMs = 5000
+const unknownThread = 1094
 type Held = { readonly session: Session }
 
 /** Compares rows by digests that the server computes. */
@@ -39,7 +43,7 @@ export class MysqlDigest implements DigestSource {
     this.#server = server
   }
 
-  async openDigest({ parallel, signal }: OpenDigest): Promise<Digester> {
+  async openDigest({ parallel, log, signal }: OpenDigest): Promise<Digester> {
     const held: Held[] = []
     try {
       while (held.length < parallel) held.push(await openReader(this.#server.endpoint, signal))
@@ -47,7 +51,7 @@ export class MysqlDigest implements DigestSource {
       for (const { session } of held) session.destroy()
       throw error
     }
-    return new MysqlDigester(this.#server, held)
+    return new MysqlDigester(this.#server, held, log)
   }
 }
 
@@ -78,12 +82,16 @@ async function openReader(endpoint: Endpoint, signal: AbortSignal): Promise<Held
 
 class MysqlDigester implements Digester {
   readonly #server: Server
+  readonly #log: Log
   readonly #held: Set<Session>
   readonly #pool: SessionPool<Held>
+  /** Sessions that may still work on a statement that nobody waits for. */
+  readonly #left = new Set<number>()
   #writer: Session | undefined
 
-  constructor(server: Server, held: readonly Held[]) {
+  constructor(server: Server, held: readonly Held[], log: Log) {
     this.#server = server
+    this.#log = log
     this.#held = new Set(held.map(({ session }) => session))
     this.#pool = new SessionPool(held, async (signal) => {
       const again = await openReader(server.endpoint, signal)
@@ -168,6 +176,19 @@ class MysqlDigester implements Digester {
   ): Promise<readonly KeyDigest[]> {
     if (keys.length === 0) return []
     return this.#digests(table, keysSql(table, keys), options)
+  }
+
+  async sizes(
+    table: DigestTable,
+    keys: readonly Key[],
+    options: Options,
+  ): Promise<readonly { readonly key: Key; readonly sizeBytes: number }[]> {
+    if (keys.length === 0) return []
+    const rows = await this.#ask(
+      `SELECT ${sizeSql(table.columns)}, ${keySelect(table)} FROM ${fromSql(table)}${where(keysSql(table, keys))}`,
+      options,
+    )
+    return rows.map(([size, ...key]) => ({ sizeBytes: Number(size?.toString()), key: toKey(key) }))
   }
 
   async #digests(
@@ -277,12 +298,33 @@ class MysqlDigester implements Digester {
     try {
       const { rows } = await held.session.query(sql, options)
       return rows
+    } catch (error) {
+      if (options.signal.aborted) this.#left.add(held.session.id)
+      throw error
     } finally {
       this.#pool.give(held)
     }
   }
 
+  /** The server notices only at the end of a statement that who asked has gone. */
+  async #endLeft(): Promise<void> {
+    const signal = AbortSignal.timeout(endingMaxMs)
+    await using session = await Session.open(this.#server.endpoint, { signal })
+    for (const id of this.#left) {
+      await session.query(`KILL ${id}`, { signal }).catch((error: unknown) => {
+        // It ended by itself.
+        if (serverErrorNumber(error) !== unknownThread) throw error
+      })
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#left.size > 0) {
+      await this.#endLeft().catch((error: unknown) => {
+        // The server is gone, or refuses: its statements end by themselves.
+        this.#log.debug('statements were left to the server', { said: String(error) })
+      })
+    }
     await Promise.all([...this.#held].map((session) => session[Symbol.asyncDispose]()))
   }
 }

@@ -117,6 +117,12 @@ export function summandSql(columns: readonly DigestColumn[]): string {
   return `CAST(CONV(LEFT(${digestSql(columns)}, 16), 16, 10) AS UNSIGNED)`
 }
 
+/** How many bytes the long values of a row have. */
+export function sizeSql(columns: readonly DigestColumn[]): string {
+  const long = columns.filter((column) => !bare.has(column.form) && mayBeLong(column))
+  return ['0', ...long.map(({ name }) => `IFNULL(LENGTH(${quoteName(name)}), 0)`)].join(' + ')
+}
+
 /** What a cell is selected as, so that its bytes come undisturbed. */
 export function selectSql(column: DigestColumn): string {
   return cellSql(column)

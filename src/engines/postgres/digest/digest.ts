@@ -19,7 +19,7 @@ import { isFault } from '#base/faults'
 import type { TableShape } from '#change/schema'
 import { type Address, openSession, type Session } from '../connection.ts'
 import { isLargeObjects, quoteName, quotePath, quoteText, settingsSql } from '../rows-sql.ts'
-import { cellSql, columnForms, digestSql, type Encoding, seededSql } from './forms.ts'
+import { cellSql, columnForms, digestSql, type Encoding, seededSql, sizeSql } from './forms.ts'
 import { applyEdits, editSql } from './repair.ts'
 import { SessionPool } from './session-pool.ts'
 import { keyColumns, keysSql, orderedSql, rangeSql } from './where.ts'
@@ -61,6 +61,8 @@ const settings = [
   ['extra_float_digits', '3'],
   // One expression for each row: what compiling it costs comes back only in long scans.
   ['jit', 'off'],
+  // A statement ends soon after who asked has gone.
+  ['client_connection_check_interval', '2s'],
 ] as const
 
 async function openPlain(address: Address, signal: AbortSignal): Promise<Session> {
@@ -187,6 +189,19 @@ class PostgresDigester implements Digester {
   ): Promise<readonly KeyDigest[]> {
     if (keys.length === 0) return []
     return this.#digests(table, keysSql(table, keys), options)
+  }
+
+  async sizes(
+    table: DigestTable,
+    keys: readonly Key[],
+    options: Options,
+  ): Promise<readonly { readonly key: Key; readonly sizeBytes: number }[]> {
+    if (keys.length === 0) return []
+    const rows = await this.#ask(
+      `select ${sizeSql(table.columns)} as size, ${this.#keySelect(table)} from ${fromSql(table)} where ${keysSql(table, keys)}`,
+      options,
+    )
+    return rows.map((row) => ({ sizeBytes: Number(row['size']), key: toKey(table, row) }))
   }
 
   async #digests(

@@ -97,6 +97,13 @@ export function digestSql(columns: readonly DigestColumn[], encoding: Encoding):
   return hashSql(toBytes(calls.length === 0 ? "''" : calls.join(" || ',' || "), encoding))
 }
 
+/** How many bytes the long values of a row have. */
+export function sizeSql(columns: readonly DigestColumn[]): string {
+  const long = columns.filter(({ type, form }) => !bare.has(form) && !short.test(type))
+  const sizes = long.map(({ name }) => `coalesce(pg_catalog.pg_column_size(${quoteName(name)}), 0)`)
+  return ['0', ...sizes].join(' + ')
+}
+
 /** A seeded digest of a digest. */
 export function seededSql(seed: string, digest: string): string {
   return hashSql(toBytes(`${quoteText(seed)} || ${digest}`, 'server'))
