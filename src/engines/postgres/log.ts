@@ -2,6 +2,7 @@ import { Fault, isFault } from '#base/faults'
 import { systemTime, type Time } from '#base/time'
 import type { LogBeat, LogBlock, LogSource, Position } from '#change'
 import type { LogOptions } from '#engines'
+import { BlockCutter } from './block-cutter.ts'
 import { type Address, openSession, openWalSender, type Session } from './connection.ts'
 import {
   formatHistory,
@@ -11,7 +12,6 @@ import {
   parseHistory,
   parseLsn,
   parseTimelineHistory,
-  segmentName,
   segmentStart,
   toAt,
 } from './lsn.ts'
@@ -25,7 +25,6 @@ import {
 } from './protocol/replication.ts'
 import type { Wire } from './protocol/wire.ts'
 import { createSlot, dropSlot, isLost, readSlot, slotName } from './slot.ts'
-import { WalWalker } from './wal-records.kernel.ts'
 import { LogWatch } from './watch.ts'
 
 /** The server is told where we are at least so often, and asked whether it still lives. */
@@ -399,62 +398,6 @@ export class PostgresLog implements LogSource, AsyncDisposable {
     return new Fault('log-lost', `stream the log from ${toAt(cursor.lsn)}: ${said}`, {
       hint: 'Take a new base; set max_slot_wal_keep_size higher than the log of the longest outage.',
     })
-  }
-}
-
-/** Turns a byte stream that starts at a segment's border into blocks that begin behind `after`. */
-class BlockCutter {
-  readonly #history: string
-  readonly #timeline: number
-  readonly #segmentBytes: number
-  readonly #walker: WalWalker
-  #skipTo: bigint
-  lsn: bigint
-
-  constructor(history: string, after: Cursor, start: bigint, segmentBytes: number) {
-    this.#history = history
-    this.#timeline = after.timeline
-    this.#segmentBytes = segmentBytes
-    this.#walker = new WalWalker(start, segmentBytes)
-    this.#skipTo = after.lsn
-    this.lsn = start
-  }
-
-  *cut(first: bigint, bytes: Buffer): Generator<LogBlock, void, void> {
-    if (first !== this.lsn) {
-      throw new Fault('protocol', `read the log: ${toAt(first)} came, not ${toAt(this.lsn)}`)
-    }
-    let at = 0
-    while (at < bytes.length) {
-      const inSegment = Number(this.lsn % BigInt(this.#segmentBytes))
-      const size = Math.min(bytes.length - at, this.#segmentBytes - inSegment)
-      const block = this.#block(bytes.subarray(at, at + size), inSegment)
-      at += size
-      if (block) yield block
-    }
-  }
-
-  #block(piece: Buffer, inSegment: number): LogBlock | undefined {
-    const begin = this.lsn
-    const end = begin + BigInt(piece.length)
-    const marks = this.#walker.feed(piece)
-    this.lsn = end
-    if (end <= this.#skipTo) return undefined
-    const skip = begin < this.#skipTo ? Number(this.#skipTo - begin) : 0
-    const commits = marks
-      .filter((mark) => mark.kind === 'commit' && mark.end > this.#skipTo)
-      .map((mark) => ({ at: toAt(mark.end), timeUs: mark.timeUs, id: mark.id }))
-    return {
-      kind: 'block',
-      history: this.#history,
-      segment: segmentName(this.#timeline, begin, this.#segmentBytes),
-      offset: inSegment + skip,
-      bytes: skip === 0 ? piece : piece.subarray(skip),
-      first: toAt(begin + BigInt(skip)),
-      next: toAt(end),
-      commits,
-      closes: inSegment + piece.length === this.#segmentBytes,
-    }
   }
 }
 
