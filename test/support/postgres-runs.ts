@@ -51,6 +51,7 @@ export function formOf(
   const key = (column: TargetColumn): TargetKey => ({
     name: `${column.name}_key`,
     primary: column.number === 1,
+    immediate: true,
     identifies: column.number === 1,
     columns: [{ column, equals: '=', sameness: column.sameness }],
     nullsConflict: false,

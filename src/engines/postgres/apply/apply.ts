@@ -108,9 +108,15 @@ class PostgresApplier implements Applier {
     { signal }: { readonly signal: AbortSignal },
   ): Promise<ApplyTable> {
     assert(relation.form === 'pg/text', 'cells are in a form that was offered')
-    const { selection } = this.#options
+    const { selection, log } = this.#options
     const form = await readTarget(this.#session, selection.map(relation.name), signal)
     const table = new PreparedTable(relation, form)
+    const late = form.keys.find((key) => !key.immediate)
+    // Its check is a trigger, which does not fire where changes are written.
+    if (late)
+      log.warn(
+        `the server does not check the deferrable constraint ${late.name} of ${table.shown} for applied changes`,
+      )
     this.#tables.set(relation, table)
     return table
   }

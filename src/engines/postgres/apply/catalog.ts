@@ -33,6 +33,8 @@ export type TargetKeyColumn = {
 export type TargetKey = {
   readonly name: string
   readonly primary: boolean
+  /** Checked at once, and not when the transaction ends or is told to. */
+  readonly immediate: boolean
   /** One row at most has such values, and each row can be found by them. */
   readonly identifies: boolean
   /** Undefined for one over expressions, over a part of the rows, or that is no equality. */
@@ -132,6 +134,7 @@ function toKey(name: string, parts: readonly Row[], columns: readonly TargetColu
   return {
     name,
     primary: first?.['primary'] === 't',
+    immediate: first?.['immediate'] === 't',
     identifies:
       whole !== undefined &&
       first?.['immediate'] === 't' &&
