@@ -28,11 +28,6 @@ async function pairOf(source: PostgresServer, target: PostgresServer): Promise<C
     write: (writer, signal) => write(source, writer, signal),
     writeLarge: () => writeLarge(source),
     same: () => same(source, target),
-    hits: async () => {
-      const sql = 'select count(*)::int as c from hit'
-      const [row] = await target.query<{ c: number }>(sql, undefined, 'shop').catch(() => [])
-      return row?.c ?? 0
-    },
   }
 }
 

@@ -1,0 +1,4 @@
+import { changesFamilyTests } from '../support/changes-family.ts'
+import { startMariadb } from '../support/servers/mariadb.ts'
+
+changesFamilyTests(startMariadb)
