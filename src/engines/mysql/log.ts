@@ -26,6 +26,11 @@ const failuresMax = 6
 const gatherLongMs = 100
 /** With more at once there is a backlog to catch up with. */
 const gatherBytesMax = 128 * 1024
+/**
+ * While nothing comes the last acknowledgement is said again so often, as a replica of PostgreSQL does: a commit that waits
+ * for one that did not arrive would wait for ever. The server passes over what it knows.
+ */
+const ackAgainMs = 2_000
 const reconnect = { triesMax: 12, firstDelayMs: 50, delayMaxMs: 5_000 }
 
 /** What is known of the server at one connection. */
@@ -55,6 +60,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
   #degraded: string | undefined | null = null
   /** Kept over reconnections: a commit may wait for an acknowledgement that was lost with the connection. */
   #acked: { readonly name: string; readonly offset: number } | undefined
+  #ackedMs = 0
   /** All transactions up to the cursor: by them the log of another server is joined to this one's. */
   #gtids: GtidSet | undefined
 
@@ -103,7 +109,15 @@ export class BinlogSource implements LogSource, AsyncDisposable {
     const name = this.#names.get(place.file)
     if (name === undefined || place.offset === 0) return
     this.#acked = { name, offset: place.offset }
+    this.#ackedMs = systemTime.monotonicMs()
     this.#link?.dump.acknowledge(name, place.offset)
+  }
+
+  #ackAgain({ dump }: Link): void {
+    const now = systemTime.monotonicMs()
+    if (!this.#acked || now - this.#ackedMs < ackAgainMs) return
+    this.#ackedMs = now
+    dump.acknowledge(this.#acked.name, this.#acked.offset)
   }
 
   /** One connection's worth: ends by throwing, and behind a file that is torn. */
@@ -131,6 +145,7 @@ export class BinlogSource implements LogSource, AsyncDisposable {
         link.dump.acknowledge(acked.name, acked.offset)
         acked = undefined
       }
+      if (dumped.kind === 'heartbeat' && reader.caughtUp) this.#ackAgain(link)
       if (block) yield { cursor: reader.cursor, item: block }
       const beat = readBeat(reader, watch)
       if (beat) yield { cursor: reader.cursor, item: beat }

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { silentLog } from '#base/log'
 import type { LogBlock, Position } from '#change'
 import { Capture, type StartServer, until } from '../../../test/support/mysql-family-harness.ts'
+import { FaultProxy } from '../../../test/support/fault-proxy.ts'
 import type { FamilyServer } from '../../../test/support/servers/mysql-family.ts'
 import { mysql } from './mysql.ts'
 
@@ -41,7 +42,7 @@ export function strictTests(start: StartServer, word: 'master' | 'source'): void
   }
 
   test('every commit is acknowledged, and none is without', async () => {
-    await using server = await start({ settings: semiSync(word, 60_000) })
+    await using server = await start({ settings: semiSync(word, 600_000) })
     await using capture = await Capture.start(server.url, { durability: 'strict', acks: true })
     await server.query('create database d; create table d.t (a int)')
     for (let i = 0; i < 100; i++) await server.query('insert into d.t values (?)', [i])
@@ -53,7 +54,7 @@ export function strictTests(start: StartServer, word: 'master' | 'source'): void
   })
 
   test('a commit returns only after its acknowledgement', async () => {
-    await using server = await start({ settings: semiSync(word, 60_000) })
+    await using server = await start({ settings: semiSync(word, 600_000) })
     const signal = AbortSignal.timeout(600_000)
     await using engine = await mysql.open(server.url, { signal, log: silentLog })
     await using source = await engine.openLog({
@@ -90,6 +91,23 @@ export function strictTests(start: StartServer, word: 'master' | 'source'): void
     await insert
     stop.abort()
     await reading
+  })
+
+  test('an acknowledgement that was lost on the way is said again', async () => {
+    await using server = await start({ settings: semiSync(word, 600_000) })
+    await using proxy = await FaultProxy.start({ port: server.port })
+    const url = server.url.replace(`:${server.port}/`, `:${proxy.port}/`)
+    await using capture = await Capture.start(url, { durability: 'strict', acks: true })
+    await server.query('create database d; create table d.t (a int)')
+    await capture.caughtUp(server)
+    // Shorter than any connection is taken for dead.
+    proxy.set({ silent: ['up'] })
+    const before = capture.archive.commits.length
+    const insert = server.query('insert into d.t values (1)')
+    await until(() => capture.archive.commits.length > before, 'the commit to come')
+    proxy.set({})
+    await insert
+    assert.equal(capture.failure, undefined)
   })
 
   test('a source that stops waiting is told of, and so is its return', async () => {
