@@ -5,6 +5,7 @@ import { hasNewer, makeEverything } from './mysql-every-type.ts'
 import type { StartServer } from './mysql-family-harness.ts'
 import type { FamilyServer } from './servers/mysql-family.ts'
 import { namedRows, unequal, verifyEnds } from './verify-ends.ts'
+import { verbTrial } from './verify-verb.ts'
 
 const loose =
   "set session sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', time_zone = '+00:00'"
@@ -117,6 +118,31 @@ export function verifyFamilyTests(start: StartServer): void {
       stop.abort()
       await writing
     }
+  })
+
+  test('the verb ends with the exit code that says it, and leaves no statement behind', async () => {
+    await using source = await start()
+    await using target = await start()
+    await onBoth(
+      [source, target],
+      "create database d; create table d.one (id int primary key, v varchar(10)); insert into d.one values (1, 'a'), (2, 'b'), (3, 'c')",
+    )
+    await verbTrial({
+      from: source.url,
+      to: target.url,
+      scope: 'd',
+      spoil: () => target.query("update d.one set v = 'other' where id = 2"),
+      hold: async () => {
+        const client = await target.connect('d')
+        await client.query('lock tables one write')
+        return client
+      },
+      endAtOnce: true,
+      readers: async () => {
+        const rows = await target.query<{ Info: string | null }>('show full processlist')
+        return rows.filter(({ Info }) => Info?.includes('`d`.`one`')).length
+      },
+    })
   })
 
   test('keys in one order or another: texts by case and accent, pairs, bytes, large numbers', async () => {

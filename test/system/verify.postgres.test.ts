@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { migrateAll, openEndpoint } from '../support/postgres-copy.ts'
 import { type PostgresServer, startPostgres } from '../support/servers/postgres.ts'
 import { namedRows, unequal, verifyEnds } from '../support/verify-ends.ts'
+import { verbTrial } from '../support/verify-verb.ts'
 
 const types = `
   create type mood as enum ('a', 'b'); create type inner_pair as (m mood, n int); create domain small as int check (value < 100);
@@ -138,6 +139,35 @@ test('keys under collations that differ from side to side, and values that chang
     repair: 'apply',
   })
   assert.deepEqual([unequal(swap), swap.tables[0]?.repaired], [[], 3])
+})
+
+test('the verb ends with the exit code that says it, and leaves no statement behind', async () => {
+  await using source = await startPostgres()
+  await using target = await startPostgres()
+  for (const server of [source, target]) {
+    await server.query(
+      "create table one (id int primary key, v text); insert into one values (1, 'a'), (2, 'b'), (3, 'c')",
+    )
+  }
+  await verbTrial({
+    from: source.url,
+    to: target.url,
+    scope: 'public',
+    spoil: () => target.query("update one set v = 'other' where id = 2"),
+    hold: async () => {
+      const client = await target.connect('postgres')
+      await client.query('begin; lock table one')
+      return client
+    },
+    // Reading the catalog waits already.
+    endAtOnce: false,
+    readers: async () => {
+      const rows = await target.query(
+        "select 1 from pg_stat_activity where wait_event_type = 'Lock' and pid <> pg_backend_pid()",
+      )
+      return rows.length
+    },
+  })
 })
 
 test('nobody raises a false alarm beside writers on both sides', async () => {
