@@ -33,7 +33,10 @@ export async function killedChangesTrial(pair: ChangesPair, seed: number): Promi
   const args = [...pair.ends, '--state', state, '--log-level', 'debug', '--parallel', '3']
   const stop = new AbortController()
   await tasks(undefined, async (t) => {
-    for (let writer = 0; writer < writers; writer++) t.run(() => pair.write(writer, stop.signal))
+    for (let writer = 0; writer < writers; writer++) {
+      // Its failure is the group's.
+      t.run(() => pair.write(writer, stop.signal)).catch(() => undefined)
+    }
     try {
       const at: string[] = []
       for (let start = 0; start < 6; start++) {
@@ -67,7 +70,10 @@ export async function caughtUpTrial(pair: ChangesPair): Promise<void> {
   const args = [...pair.ends, '--state', scratch.join('state'), '--log-level', 'debug']
   const stop = new AbortController()
   await tasks(undefined, async (t) => {
-    for (let writer = 0; writer < writers; writer++) t.run(() => pair.write(writer, stop.signal))
+    for (let writer = 0; writer < writers; writer++) {
+      // Its failure is the group's.
+      t.run(() => pair.write(writer, stop.signal)).catch(() => undefined)
+    }
     try {
       // Stopped in good order, it goes on where it was.
       const moment = { line: /applies changes/, nth: 1, afterMs: 1000, how: 'SIGINT' } as const

@@ -11,11 +11,10 @@ import { Definitions } from './definitions.ts'
 import { type Cascades, readCascades } from './foreign-keys.ts'
 import { MysqlLane } from './lane.ts'
 import { forgetApply, openMarks, readMark } from './marks.ts'
+import { controlLane, endOthers, lanesMax, own } from './ownership.ts'
 import { readTargetTable } from './target-table.ts'
 
 type Options = { readonly signal: AbortSignal }
-
-const lanesMax = 64
 
 /** Takes changes into a server of this family. */
 export class MysqlApply implements ApplyTarget {
@@ -31,11 +30,15 @@ export class MysqlApply implements ApplyTarget {
     await using stack = new AsyncDisposableStack()
     const control = stack.use(await Session.open(endpoint, { signal }))
     await control.query(`SET SESSION wait_timeout = ${7 * 24 * 3600}`, { signal })
+    await endOthers(control, options.link, { signal })
+    await own(control, options.link, controlLane, { signal })
     await openMarks(control, { signal })
     const facts = await readServer(control, signal)
     const sessions: Session[] = []
     for (let count = Math.min(lanesMax, Math.max(1, options.lanes)); count > 0; count--) {
-      sessions.push(stack.use(await openApplySession(endpoint, flavor, { signal })))
+      const session = stack.use(await openApplySession(endpoint, flavor, { signal }))
+      await own(session, options.link, sessions.length, { signal })
+      sessions.push(session)
     }
     return new MysqlApplier({ options, flavor, control, sessions, facts, kept: stack.move() })
   }

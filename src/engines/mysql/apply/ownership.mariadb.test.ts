@@ -1,0 +1,4 @@
+import { startMariadb } from '../../../../test/support/servers/mariadb.ts'
+import { ownershipTests } from './ownership.suite.ts'
+
+ownershipTests(startMariadb)
