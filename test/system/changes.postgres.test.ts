@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { caughtUpTrial, type ChangesPair, killedChangesTrial } from '../support/changes-trial.ts'
 import { Dice } from '../support/dice.ts'
+import { blockedTrial } from '../support/migrate-trial.ts'
 import { type PostgresServer, startPostgres } from '../support/servers/postgres.ts'
 
 const logical = { settings: { wal_level: 'logical', logical_decoding_work_mem: '64kB' } }
@@ -17,6 +18,19 @@ test('stopped beside writers it goes on, and ends when it has caught up', async 
   await using source = await startPostgres(logical)
   await using target = await startPostgres()
   await caughtUpTrial(await pairOf(source, target))
+})
+
+test('what the source lacks for changes is told before anything is written', async () => {
+  await using source = await startPostgres()
+  await using target = await startPostgres()
+  const { ends } = await pairOf(source, target)
+  await blockedTrial([...ends, '--until', 'caught-up'])
+  const tables = await target.query(
+    "select 1 from pg_tables where schemaname = 'public'",
+    undefined,
+    'shop',
+  )
+  assert.deepEqual(tables, [])
 })
 
 async function pairOf(source: PostgresServer, target: PostgresServer): Promise<ChangesPair> {

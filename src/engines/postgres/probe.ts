@@ -3,6 +3,7 @@ import type { Finding } from '#change/finding'
 import type { Use } from '#engines'
 import { type Address, openWalSender, type Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
+import { probeChanges } from './probe-changes.ts'
 import { probeSource, probeTarget } from './probe-migrate.ts'
 
 /** Replication connections that a use needs beside those that are there: the log, and a base with its slot. */
@@ -27,7 +28,11 @@ type Context = {
 
 /** All that stands in the way of a use, and what mends it. */
 export async function probePostgres(context: Context): Promise<Finding[]> {
-  if (context.use === 'migrate-from' || context.use === 'sync-from') return probeSource(context)
+  if (context.use === 'migrate-from') return probeSource(context)
+  if (context.use === 'sync-from') {
+    const lacking = await probeChanges(context.session, context.signal)
+    return [...(await probeSource(context)), ...lacking]
+  }
   if (context.use === 'migrate-to') return probeTarget(context)
   const log = context.use === 'backup' ? [] : await probeLog(context)
   const strict = context.use === 'protect-strict' ? await probeStrict(context) : []
