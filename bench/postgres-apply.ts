@@ -1,11 +1,19 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import { silentLog } from '#base/log'
+import { createProgress } from '#base/progress'
+import { systemTime } from '#base/time'
 import type { Position } from '#change'
 import type { Batch } from '#change/batch'
+import { carryChanges } from '#links/changes'
+import { FlowMeter } from '#links/flow'
+import { Since } from '#links/since'
 import { PostgresApply } from '../src/engines/postgres/apply/apply.ts'
 import { parseAddress } from '../src/engines/postgres/connection.ts'
 import { Driver } from '../test/support/postgres-apply.ts'
 import { follow } from '../test/support/postgres-follow.ts'
-import { openReader } from '../test/support/postgres-mirror.ts'
+import { openChangesOf, openReader } from '../test/support/postgres-mirror.ts'
 import { type PostgresServer, startPostgres } from '../test/support/servers/postgres.ts'
 import { cpuOfTree } from './server-cpu.ts'
 
@@ -117,16 +125,60 @@ async function native(): Promise<void> {
     await target.query(
       `create subscription s connection '${source.url}' publication native with (create_slot = false, slot_name = 'native', copy_data = false)`,
     )
-    await using client = await target.connect()
-    for (;;) {
-      const { rows: there } = await client.query('select from over')
-      if (there.length > 0) break
-      await client.query('select pg_sleep(0.05)')
-    }
+    await untilOver(target)
   })
   tell('native subscription', rows, cost)
   if ((await digest(target)) !== wanted) throw new Error('the native target differs')
   await target.query(`alter subscription s disable`)
+}
+
+async function untilOver(target: PostgresServer): Promise<void> {
+  await using client = await target.connect()
+  for (;;) {
+    const { rows: there } = await client.query('select from over')
+    if (there.length > 0) return
+    await client.query('select pg_sleep(0.05)')
+  }
+}
+
+/** All that a link does, which commits together what waits for a lane. */
+async function link(parallel: number): Promise<void> {
+  await using target = await targetWithRows()
+  const directory = await mkdtemp(path.join(tmpdir(), 'apply-'))
+  const changes = await openChangesOf(source.url)
+  const stop = new AbortController()
+  const cost = await measured(source, target, async () => {
+    const carried = carryChanges({
+      // The slot is kept where it is, for whoever is measured next.
+      source: {
+        openChanges: async (options) =>
+          Object.assign(await changes.openChanges(options), { ack: async () => undefined }),
+        endChanges: async () => undefined,
+      },
+      target: new PostgresApply(parseAddress(target.url)),
+      link: 'bench',
+      selection: { accepts: () => true, map: (name) => name },
+      since: new Since([], after),
+      until: { kind: 'never' },
+      conflicts: 'stop',
+      parallel,
+      directory,
+      throttle: undefined,
+      meter: new FlowMeter(createProgress('bench'), systemTime),
+      onConflict: () => undefined,
+      time: systemTime,
+      log: silentLog,
+      signal: stop.signal,
+    }).catch((error: unknown) => {
+      if (!stop.signal.aborted) throw error
+    })
+    await Promise.race([untilOver(target), carried])
+    stop.abort()
+    await carried
+  })
+  tell(`a link of ${parallel} lanes`, rows, cost)
+  await rm(directory, { recursive: true })
+  if ((await digest(target)) !== wanted) throw new Error('the target of the link differs')
 }
 
 async function ours(together: number): Promise<void> {
@@ -162,3 +214,4 @@ function isLast(batch: Batch): boolean {
 
 await native()
 for (const together of sizes) await ours(together)
+for (const parallel of [1, 2, 4]) await link(parallel)
