@@ -245,6 +245,7 @@ export class Lanes<T> {
       this.#head += 1
       first = this.#nodes[this.#head]
     }
+    if (this.#inherited.length > 0) this.#inherited = this.#inheritedBehind(this.#low)
     if (this.#head > windowTransactionsMax || this.idle) {
       this.#nodes.splice(0, this.#head)
       this.#head = 0

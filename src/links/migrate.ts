@@ -2,6 +2,7 @@ import { randomHex } from '#base/ids'
 import { assert, Fault } from '#base/faults'
 import type { Log } from '#base/log'
 import type { Progress } from '#base/progress'
+import { defaultRetry, retry } from '#base/retry'
 import { systemTime, type Time } from '#base/time'
 import type { Position } from '#change'
 import type { ApplyTarget, ConflictPolicy } from '#change/apply'
@@ -353,7 +354,10 @@ class Migration implements Disposable {
   async #endLink(): Promise<void> {
     const { source, target, signal } = this.#options
     const link = this.#plan().id
-    await needed(source.changes, 'read changes').endChanges({ name: link, signal })
+    const changes = needed(source.changes, 'read changes')
+    // A source may notice a little later only that nobody reads any more.
+    const policy = { ...defaultRetry, time: this.#time }
+    await retry(policy, signal, () => changes.endChanges({ name: link, signal }))
     await needed(target.apply, 'apply changes').endApply({ link, signal })
   }
 
