@@ -5,10 +5,12 @@ import { settle } from './settle.ts'
 import type { TableResult } from './table-result.ts'
 import { both, differencesMax, type Work } from './work.ts'
 
-/** The rows of a chunk come to about so many bytes, and the server is not asked for longer than a moment. */
-const chunkBytes = 8 * 1024 * 1024
+/** A chunk's rows: as many as the servers digest in a moment, found out on the way. */
+const chunkRowsFirst = 1000
 const chunkRowsMax = 20_000
-const chunkRowsMin = 200
+const chunkRowsMin = 100
+const momentMinMs = 100
+const momentMaxMs = 1000
 /** A range of no more rows is listed, with a digest of each. */
 const leafRowsMax = 2000
 /** Into so many ranges one is cut that differs. */
@@ -25,7 +27,7 @@ export class Disordered extends Error {
 export class Ranges {
   readonly result: TableResult
   readonly #work: Work
-  readonly #chunkRows: number
+  #chunkRows: number
   #pending: KeyedDifference[] = []
   /** Those that are looked at again now. */
   #settling = 0
@@ -34,8 +36,7 @@ export class Ranges {
   constructor(work: Work, result: TableResult) {
     this.#work = work
     this.result = result
-    const byBytes = Math.floor(chunkBytes / result.pair.rowBytes)
-    this.#chunkRows = work.chunkRows ?? Math.max(chunkRowsMin, Math.min(chunkRowsMax, byBytes))
+    this.#chunkRows = work.chunkRows ?? chunkRowsFirst
   }
 
   /** No more ranges come: the orders differ. */
@@ -55,7 +56,8 @@ export class Ranges {
       }
       return
     }
-    const rows = sample ? rowsOfSlice(pair.rowsEstimate) : this.#chunkRows
+    const sliceRows = sample && rowsOfSlice(pair.rowsEstimate)
+    const rows = () => sliceRows ?? this.#chunkRows
     let at = 0
     for await (const range of walk(sides.source, pair.source, {}, { rows, signal })) {
       if (this.#ended) return
@@ -70,11 +72,22 @@ export class Ranges {
 
   /** Compares one range. Throws Disordered. */
   async compare(range: KeyRange, signal: AbortSignal): Promise<void> {
+    const { time } = this.#work
+    const startedMs = time.monotonicMs()
     const rows = await this.#compare(range, signal)
+    this.#adapt(time.monotonicMs() - startedMs)
     this.result.sourceRows += rows.source
     this.result.targetRows += rows.target
     this.#work.progress.doneItems += Number(rows.source)
     if (this.#pending.length >= pendingMax) await this.settle(signal)
+  }
+
+  #adapt(tookMs: number): void {
+    if (this.#work.chunkRows !== undefined) return
+    if (tookMs < momentMinMs) this.#chunkRows = Math.min(chunkRowsMax, this.#chunkRows * 2)
+    if (tookMs > momentMaxMs) {
+      this.#chunkRows = Math.max(chunkRowsMin, Math.floor(this.#chunkRows / 2))
+    }
   }
 
   /** Looks at what differs again, and tells what is left. */
@@ -112,7 +125,7 @@ export class Ranges {
     const most: readonly [Digester, DigestTable] =
       from.rows > to.rows ? [sides.source, pair.source] : [sides.target, pair.target]
     const step = Math.max(leafRowsMax / 2, Math.ceil(Number(rows) / cutsMax))
-    for await (const part of walk(...most, range, { rows: step, signal })) {
+    for await (const part of walk(...most, range, { rows: () => step, signal })) {
       await this.#compare(part, signal)
     }
     return counts
@@ -155,11 +168,11 @@ async function* walk(
   side: Digester,
   table: DigestTable,
   range: KeyRange,
-  options: { readonly rows: number; readonly signal: AbortSignal },
+  { rows, signal }: { readonly rows: () => number; readonly signal: AbortSignal },
 ): AsyncGenerator<KeyRange, void, void> {
   let { from } = range
   for (;;) {
-    const border = await side.border(table, { from, to: range.to }, options)
+    const border = await side.border(table, { from, to: range.to }, { rows: rows(), signal })
     yield { from, to: border ?? range.to }
     if (border === undefined) return
     from = border

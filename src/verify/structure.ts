@@ -47,7 +47,7 @@ export function compareStructure({ source, target, unmap }: StructureOptions): {
   for (const shape of source.tables) {
     const other = tables.get(key(shape.name))
     if (!other) continue
-    const said = compareTables(shape, other)
+    const said = compareTables(shape, other, source.flavor === target.flavor)
     if (said.length === 0) continue
     const object = `table ${shape.name.join('.')}`
     const before = differences.findIndex((one) => one.object === object)
@@ -90,14 +90,18 @@ function plain(statements: readonly string[]): string {
   return statements.map((text) => text.replaceAll(/ AUTO_INCREMENT=\d+/g, '')).join(';\n')
 }
 
-function compareTables(source: TableShape, target: TableShape): readonly string[] {
+function compareTables(
+  source: TableShape,
+  target: TableShape,
+  sameFlavor: boolean,
+): readonly string[] {
   const said: string[] = []
   const there = new Map(target.columns.map((column) => [column.name, column]))
   for (const column of source.columns) {
     const other = there.get(column.name)
     there.delete(column.name)
     if (!other) said.push(`column ${column.name} is missing`)
-    else said.push(...compareColumns(column, other))
+    else if (sameFlavor || !isJson(column, other)) said.push(...compareColumns(column, other))
   }
   for (const name of there.keys()) said.push(`column ${name} is extra`)
   const common = source.columns.filter(({ name }) =>
@@ -116,6 +120,11 @@ function compareTables(source: TableShape, target: TableShape): readonly string[
   }
   for (const name of keys.keys()) said.push(`key ${name} is extra`)
   return said
+}
+
+/** MariaDB's JSON is a text of its own charset, which other servers have a type for. */
+function isJson(one: ColumnShape, other: ColumnShape): boolean {
+  return [one.type, other.type].sort().join() === 'json,longtext'
 }
 
 function compareColumns(source: ColumnShape, target: ColumnShape): readonly string[] {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { carry } from './mysql-carry.ts'
 import { hasNewer, makeEverything } from './mysql-every-type.ts'
@@ -149,6 +150,17 @@ export function verifyFamilyTests(start: StartServer): void {
     await using source = await start()
     await using target = await start()
     await makeKeys([source, target])
+    if (source.scheme === 'mariadb') {
+      const uuids = Array.from({ length: 3000 }, (_, at) => `('${uuidOf(at)}', ${at})`)
+      await onBoth(
+        [source, target],
+        `use k; create table ids (u uuid primary key, v int); insert into ids values ${uuids.join(', ')}`,
+      )
+      await target.query('update k.ids set v = -1 where v = 500')
+      const one = await verifyEnds(source.url, target.url, { include: ['k.ids'] })
+      assert.deepEqual([one.tables[0]?.by, one.tables[0]?.different], ['ranges', 1])
+      await onBoth([source, target], 'drop table k.ids')
+    }
     const equal = await verifyEnds(source.url, target.url)
     assert.deepEqual(unequal(equal), [])
     const by = new Map(equal.tables.map((table) => [table.name[1], table.by]))
@@ -179,6 +191,15 @@ export function verifyFamilyTests(start: StartServer): void {
     )
   })
 }
+
+function uuidOf(at: number): string {
+  const hex = createHash('sha256').update(String(at)).digest('hex')
+  return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*$/, '$1-$2-4$3-8$4-$5')
+}
+
+/** Below `k`: the numbers to 2,999. */
+const thousands =
+  'select a.n + 10 * b.n + 100 * c.n + 1000 * e.n as i from n a, n b, n c, n e where e.n < 3'
 
 /** Ten thousand rows by key, and a bag. */
 const busy = `create database d; create table d.t (id int primary key, v bigint not null, w varchar(20), key (v));
@@ -290,8 +311,6 @@ async function spoil(target: FamilyServer): Promise<void> {
 async function makeKeys(servers: readonly FamilyServer[]): Promise<void> {
   const ten =
     'create table n (n int primary key); insert into n values (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)'
-  const thousands =
-    'select a.n + 10 * b.n + 100 * c.n + 1000 * e.n as i from n a, n b, n c, n e where e.n < 3'
   await onBoth(
     servers,
     `create database k; use k; ${ten};

@@ -45,7 +45,8 @@ export function columnForms(column: ColumnShape, flavor: 'mysql' | 'mariadb'): C
   const temporal = /^(date|datetime|timestamp|time)(?:\(\d\))?$/.exec(type)?.[1]
   if (temporal) {
     const form = temporal === 'timestamp' ? 'timestamp/utc' : `${temporal}/mysql`
-    return { forms: [form], order: form }
+    // Hours of one, two or three digits, and below 0: as texts they have another order.
+    return { forms: [form], order: temporal === 'time' ? undefined : form }
   }
   return { forms: [`mysql/${type}`], order: undefined }
 }
@@ -151,6 +152,8 @@ export function literalSql(column: DigestColumn, cell: Cell): string {
 /** A cell of a key as a literal that compares as the column does. */
 export function keyLiteralSql(column: DigestColumn, cell: Buffer): string {
   const literal = literalSql(column, cell)
+  // Its order is not that of its text.
+  if (column.type === 'uuid') return `CAST(${literal} AS UUID)`
   if (!texts.test(column.type) || !column.collation || !column.charset) return literal
   const same = column.form === `text/${column.charset}` || column.charset === 'utf8mb4'
   const own = same ? literal : `CONVERT(${literal} USING ${column.charset})`
