@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { caughtUpTrial, type ChangesPair, killedChangesTrial } from './changes-trial.ts'
+import {
+  caughtUpTrial,
+  type ChangesPair,
+  killedChangesTrial,
+  lostTargetOfChangesTrial,
+} from './changes-trial.ts'
 import { Dice } from './dice.ts'
 import { checksums, type StartServer } from './mysql-family-harness.ts'
 import type { FamilyServer } from './servers/mysql-family.ts'
@@ -20,6 +25,12 @@ export function changesFamilyTests(start: StartServer): void {
     await using target = await start()
     await caughtUpTrial(await pairOf(source, target))
   })
+
+  test('a target that dies while changes come is waited for', async () => {
+    await using source = await start()
+    await using target = await start()
+    await lostTargetOfChangesTrial(await pairOf(source, target))
+  })
 }
 
 async function pairOf(source: FamilyServer, target: FamilyServer): Promise<ChangesPair> {
@@ -28,6 +39,13 @@ async function pairOf(source: FamilyServer, target: FamilyServer): Promise<Chang
     ends: ['--from', source.url, '--to', target.url],
     write: (writer, signal) => write(source, writer, signal),
     writeLarge: () => writeLarge(source),
+    define: () => define(source),
+    applies: async () =>
+      (await target.query('select 1 from redoubt.applied_mark').catch(() => [])).length > 0,
+    loseTarget: async () => {
+      await target.kill9()
+      await target.start()
+    },
     same: () => same(source, target),
   }
 }
@@ -88,6 +106,16 @@ async function writeLarge(server: FamilyServer): Promise<void> {
     insert into bulk select 1000 + n, concat('large ', n) from ${numbers} where n <= ${largeRows};
     update bulk set body = concat(body, '.') where id <= 300;
     insert into hit select 99, count(*) from hit where writer = 99; commit`)
+}
+
+/** What was altered is written to before and behind. */
+async function define(server: FamilyServer): Promise<void> {
+  await server.query(`use shop; alter table bulk add column more int not null default 7, add key (body);
+    update bulk set more = id where id <= 100;
+    create table late (id int primary key, said varchar(20)) default charset utf8mb4;
+    insert into late values (1, 'one'), (2, 'two');
+    create table gone (id int primary key); insert into gone values (1); truncate table gone; drop table gone;
+    rename table late to later; update later set said = 'three' where id = 2`)
 }
 
 async function same(source: FamilyServer, target: FamilyServer): Promise<void> {

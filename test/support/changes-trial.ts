@@ -12,6 +12,12 @@ export type ChangesPair = {
   write(writer: number, signal: AbortSignal): Promise<void>
   /** A transaction that is too large for one piece. */
   writeLarge(): Promise<void>
+  /** Definitions that the source's log tells of, where it does. */
+  define?(): Promise<void>
+  /** Changes have come to the target. */
+  applies(): Promise<boolean>
+  /** The target dies, and comes back. */
+  loseTarget(): Promise<void>
   /** Fails where target and source differ, or anything of the link is left on either. */
   same(): Promise<void>
 }
@@ -50,6 +56,7 @@ export async function killedChangesTrial(pair: ChangesPair, seed: number): Promi
         assert.equal(ran.code, 128, `${ran.out}${ran.said}`)
         at.push(standsAt(state) ?? 'new')
         if (start === 2) await pair.writeLarge()
+        if (start === 3) await pair.define?.()
       }
       assert.ok(at.includes('changing'), at.join())
     } finally {
@@ -87,5 +94,34 @@ export async function caughtUpTrial(pair: ChangesPair): Promise<void> {
   })
   const ended = migratedOf(await runMigrate([...args, '--resume', '--until', 'caught-up']))
   assert.ok(ended.changes && ended.changes.transactions > 0)
+  await pair.same()
+}
+
+/** The target dies while changes come: it is waited for, and nothing is lost or comes twice. */
+export async function lostTargetOfChangesTrial(pair: ChangesPair): Promise<void> {
+  using scratch = new Scratch('changes')
+  const args = [...pair.ends, '--state', scratch.join('state'), '--log-level', 'debug']
+  const stop = new AbortController()
+  await tasks(undefined, async (t) => {
+    for (let writer = 0; writer < writers; writer++) {
+      t.run(() => pair.write(writer, stop.signal)).catch(() => undefined)
+    }
+    try {
+      // Behind the loss it reads on, for a while.
+      const moment = { line: /reads changes behind/, nth: 2, afterMs: 1000, how: 'SIGINT' } as const
+      const running = runMigrate([...args, '--until', 'never'], moment)
+      const untilMs = performance.now() + 120_000
+      while (!(await pair.applies())) {
+        assert.ok(performance.now() < untilMs, 'no change comes')
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+      await pair.loseTarget()
+      const stopped = await running
+      assert.equal(stopped.code, 130, stopped.said)
+    } finally {
+      stop.abort()
+    }
+  })
+  migratedOf(await runMigrate([...args, '--resume', '--until', 'caught-up']))
   await pair.same()
 }

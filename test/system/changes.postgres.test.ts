@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { caughtUpTrial, type ChangesPair, killedChangesTrial } from '../support/changes-trial.ts'
+import {
+  caughtUpTrial,
+  type ChangesPair,
+  killedChangesTrial,
+  lostTargetOfChangesTrial,
+} from '../support/changes-trial.ts'
 import { Dice } from '../support/dice.ts'
 import { blockedTrial } from '../support/migrate-trial.ts'
 import { type PostgresServer, startPostgres } from '../support/servers/postgres.ts'
@@ -18,6 +23,12 @@ test('stopped beside writers it goes on, and ends when it has caught up', async 
   await using source = await startPostgres(logical)
   await using target = await startPostgres()
   await caughtUpTrial(await pairOf(source, target))
+})
+
+test('a target that dies while changes come is waited for', async () => {
+  await using source = await startPostgres(logical)
+  await using target = await startPostgres()
+  await lostTargetOfChangesTrial(await pairOf(source, target))
 })
 
 test('what the source lacks for changes is told before anything is written', async () => {
@@ -41,6 +52,14 @@ async function pairOf(source: PostgresServer, target: PostgresServer): Promise<C
     ends: ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')],
     write: (writer, signal) => write(source, writer, signal),
     writeLarge: () => writeLarge(source),
+    applies: async () => {
+      const sql = 'select 1 from redoubt.applied_change where low is not null'
+      return (await target.query(sql, undefined, 'shop').catch(() => [])).length > 0
+    },
+    loseTarget: async () => {
+      await target.kill9()
+      await target.start()
+    },
     same: () => same(source, target),
   }
 }
