@@ -56,7 +56,9 @@ const nothing = -1
 function hashImage(run: RowRun, image: number, key: HashedKey, other: number): number {
   const { bytes, cells } = run
   let hash = key.seed
-  for (const { index, sameness } of key.columns!) {
+  const columns = key.columns!
+  for (let column = 0; column < columns.length; column += 1) {
+    const { index, sameness } = columns[column]!
     let at = image + index * 2
     // What an update does not send of a value is as it was.
     if (cells[at] === cellAbsent && other >= 0) at = other + index * 2
@@ -80,9 +82,10 @@ export function hashKeys(run: RowRun, keys: readonly HashedKey[]): Uint32Array {
   const width = run.relation.columns.length * 2
   const isUpdate = run.kind === 'update'
   const step = isUpdate ? width * 2 : width
-  const hashes = new Uint32Array(run.rows * keys.length * (isUpdate ? 2 : 1) + keys.length)
+  const hashes = new Uint32Array(run.rows * keys.length * (isUpdate ? 2 : 1))
   let fill = 0
-  for (const key of keys) {
+  for (let at = 0; at < keys.length; at += 1) {
+    const key = keys[at]!
     if (!key.columns) {
       hashes[fill] = key.seed
       fill += 1
@@ -102,5 +105,5 @@ export function hashKeys(run: RowRun, keys: readonly HashedKey[]): Uint32Array {
       fill += 1
     }
   }
-  return hashes.subarray(0, fill)
+  return fill === hashes.length ? hashes : hashes.subarray(0, fill)
 }

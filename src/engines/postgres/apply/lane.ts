@@ -161,7 +161,7 @@ export class PostgresLane implements ApplyLane {
     signal: AbortSignal,
   ): Promise<number> {
     const { conflicts, prepared } = this.#shared
-    const all = [...eachChange(changes, prepared)]
+    const all = eachChange(changes, prepared)
     if (!isReal || (conflicts === 'stop' && !converge)) {
       const anomaly = await this.#attempt(inOrder(all, prepared), converge, signal)
       if (anomaly) throw conflictFault(anomaly)

@@ -32,17 +32,19 @@ export type Step =
 export type Prepared = (relation: Relation) => PreparedTable
 
 /** All changes one by one, in their order. */
-export function* eachChange(
+export function eachChange(
   changes: readonly (RowRun | Truncation)[],
   prepared: Prepared,
-): Generator<RowChange | Truncation, void, void> {
+): readonly (RowChange | Truncation)[] {
+  const all: (RowChange | Truncation)[] = []
   for (const change of changes) {
-    if (change.kind === 'truncate') yield change
-    else yield* rowsOf(change, prepared(change.relation))
+    if (change.kind === 'truncate') all.push(change)
+    else eachRow(change, prepared(change.relation), (row) => all.push(row))
   }
+  return all
 }
 
-function* rowsOf(run: RowRun, table: PreparedTable): Generator<RowChange, void, void> {
+function eachRow(run: RowRun, table: PreparedTable, take: (row: RowChange) => void): void {
   const { kind } = run
   const width = run.relation.columns.length * 2
   const step = kind === 'update' ? width * 2 : width
@@ -52,7 +54,7 @@ function* rowsOf(run: RowRun, table: PreparedTable): Generator<RowChange, void, 
     const after = kind === 'delete' ? -1 : kind === 'update' ? at + width : at
     const absent = kind === 'delete' ? '' : absentOf(run, after)
     const moves = kind === 'update' && changesKey(table, run, before, after)
-    yield { kind, table, run, before, after, absent, moves }
+    take({ kind, table, run, before, after, absent, moves })
   }
 }
 
@@ -117,21 +119,22 @@ export function planChanges(
     for (const plan of tables.values()) steps.push(...plan.steps())
     tables.clear()
   }
-  for (const change of eachChange(changes, prepared)) {
+  for (const change of changes) {
     if (change.kind === 'truncate') {
       finish()
       steps.push(truncateStep(change, prepared))
       continue
     }
-    let plan = tables.get(change.table.shown)
+    const table = prepared(change.relation)
+    let plan = tables.get(table.shown)
     // Two forms of one table in one transaction: its rows changed, and their order tells more than their keys.
-    if (plan && plan.table !== change.table) {
+    if (plan && plan.table !== table) {
       finish()
       plan = undefined
     }
-    plan ??= new TablePlan(change.table)
-    tables.set(change.table.shown, plan)
-    plan.add(change)
+    const mine = plan ?? new TablePlan(table)
+    tables.set(table.shown, mine)
+    eachRow(change, table, (row) => mine.add(row))
   }
   finish()
   return steps

@@ -67,10 +67,11 @@ export class PreparedTable implements ApplyTable {
 
 /** The cells of an image that it does not have, as a text that is the same for all rows that lack the same ones. */
 export function absentOf(run: RowRun, image: number): string {
-  const { columns } = run.relation
+  const { cells } = run
+  const count = run.relation.columns.length
   let absent = ''
-  for (let index = 0; index < columns.length; index += 1) {
-    if (run.cells[image + index * 2] === cellAbsent) absent += `${index},`
+  for (let index = 0; index < count; index += 1) {
+    if (cells[image + index * 2] === cellAbsent) absent += `${index},`
   }
   return absent
 }
