@@ -20,6 +20,8 @@ export type FollowOptions = {
   /** Transactions of the source for one of the target. */
   readonly together?: number
   readonly rowsMax?: number
+  /** Told before each commit. */
+  readonly onCommit?: () => void
 }
 
 const all: Pick<Selection, 'accepts' | 'map'> = {
@@ -142,6 +144,7 @@ export class Follow implements AsyncDisposable {
     await this.#write()
     this.#waiting = 0
     this.#reached = this.#passed
+    this.#options.onCommit?.()
     const mark: Mark = { low: this.#low, beyond: [] }
     await this.applier.lanes[0]?.commit(mark, { signal })
   }

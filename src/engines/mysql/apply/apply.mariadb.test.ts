@@ -1,4 +1,4 @@
 import { startMariadb } from '../../../../test/support/servers/mariadb.ts'
 import { applyTests } from './apply.suite.ts'
 
-applyTests(startMariadb, { patches: false })
+applyTests(startMariadb, { names: true, patches: false })

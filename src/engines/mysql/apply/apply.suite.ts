@@ -17,6 +17,8 @@ import { MysqlApplyTable } from './apply-table.ts'
 import { Cascades } from './foreign-keys.ts'
 
 type Abilities = {
+  /** The log can be told to hold the names of columns, so that tables may be altered. */
+  readonly names: boolean
   /** Has JSON in a binary form, and parts of it in the log. */
   readonly patches: boolean
 }
@@ -49,6 +51,80 @@ export function applyTests(start: StartServer, abilities: Abilities): void {
       assert.equal(follow.written.conflicts, 0)
     }
   })
+  test('a target that is killed again and again has every change once', async () => {
+    await using source = await start({ settings: { 'loose-binlog-row-metadata': 'FULL' } })
+    await using target = await start()
+    const after = await positionOf(source)
+    await randomLoad(source, 60)
+    const wide = [
+      'alter table d.keyed add column more int default 5, add key (more)',
+      'alter table d.bare add column more int',
+      `insert into d.bare values (1, 'x', 0.5, 1, 7), (1, 'x', 0.5, 1, 7)`,
+    ]
+    for (const sql of [
+      ...(abilities.names ? wide : []),
+      'create table d.late (id int primary key)',
+      'rename table d.late to d.later',
+    ]) {
+      await source.query(sql)
+    }
+    await source.query('insert into d.later values (1)')
+    if (abilities.names) {
+      await source.query(
+        'alter table d.keyed drop column more; alter table d.bare drop column more',
+      )
+    }
+    await randomLoad(source, 60)
+    const dice = new Dice(11)
+    let kills = 0
+    for (let ended = false; !ended; ) {
+      let left = kills < 4 ? 1 + dice.roll(10) : -1
+      let dying: Promise<void> | undefined
+      const onCommit = () => {
+        left -= 1
+        if (left === 0) dying = target.kill9()
+      }
+      await using follow = await Follow.open(source, target, after, { together: 3, onCommit })
+      const running = follow.catchUp()
+      const failed = await running.then(
+        () => undefined,
+        (error: unknown) => error,
+      )
+      if (dying === undefined && failed !== undefined) throw failed
+      await dying
+      ended = dying === undefined
+      if (ended) break
+      kills += 1
+      await target.start()
+    }
+    assert.ok(kills >= 3, `${kills} kills`)
+    assert.equal(await compare(source, target), 7)
+  })
+
+  test('many transactions on few rows become few statements', async () => {
+    await using source = await start()
+    await using target = await start()
+    const after = await positionOf(source)
+    await using client = await source.connect()
+    await client.query(
+      'create database d; create table d.hot (id int primary key, n int, v varchar(9))',
+    )
+    await client.query(`insert into d.hot values (1, 0, 'x'), (2, 0, null), (3, 0, 'y')`)
+    for (let round = 0; round < 60; round++) {
+      const id = 1 + (round % 3)
+      await client.query(`update d.hot set n = n + 1, v = concat('v', n) where id = ${id}`)
+      await client.query(`insert into d.hot values (${100 + round}, ${round}, 'new')`)
+      if (round % 2 === 0) await client.query(`delete from d.hot where id = ${100 + round}`)
+      if (round % 5 === 1) await client.query(`update d.hot set id = -id where id = ${100 + round}`)
+    }
+    await using follow = await Follow.open(source, target, after, { together: 1000 })
+    const before = await statementsOf(target)
+    await follow.catchUp()
+    const spent = (await statementsOf(target)) - before
+    assert.ok(spent < 10, `${spent} statements`)
+    assert.equal(await compare(source, target), 1)
+  })
+
   test('changes that are applied again converge, with unique keys that changed hands', async () => {
     await using source = await start()
     await using target = await start()
@@ -454,7 +530,15 @@ export async function compare(
   return Object.keys(theirs).length
 }
 
-async function randomLoad(server: FamilyServer): Promise<void> {
+/** Statements that changed rows since the server's start. */
+async function statementsOf(server: FamilyServer): Promise<number> {
+  const rows = await server.query<{ Value: string }>(
+    `show global status where Variable_name in ('Com_insert', 'Com_update', 'Com_delete')`,
+  )
+  return rows.reduce((sum, { Value }) => sum + Number(Value), 0)
+}
+
+export async function randomLoad(server: FamilyServer, rounds = 150): Promise<void> {
   const dice = new Dice(20261122)
   await using client = await server.connect()
   const run = (sql: string, values: readonly unknown[] = []) => client.query(sql, [...values])
@@ -469,7 +553,7 @@ async function randomLoad(server: FamilyServer): Promise<void> {
     'child (id int primary key, pid int, key (pid), constraint c foreign key (pid) references parent (id) on delete cascade on update cascade)',
   ]
   for (const table of tables) await run(`create table if not exists ${table}`)
-  for (let round = 0; round < 150; round++) {
+  for (let round = 0; round < rounds; round++) {
     await run('begin')
     const count = round % 40 === 39 ? 200 : 1 + dice.roll(6)
     for (let at = 0; at < count; at++) await run(...step(dice))
