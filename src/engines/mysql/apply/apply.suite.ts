@@ -35,7 +35,7 @@ export function applyTests(start: StartServer, abilities: Abilities): void {
     const selection = { accepts, map: (name: readonly string[]) => name }
     await using follow = await Follow.open(source, target, after, { selection })
     await follow.catchUp()
-    assert.ok((await compare(source, target, ['types.old_kind', 'types.history'])) > 15)
+    assert.ok((await compare(source, target, ['types.old_kind', 'types.history'])) > 10)
   })
 
   test('a random load makes the target equal, in whole and in pieces', async () => {
@@ -586,7 +586,7 @@ function step(dice: Dice): [string, unknown[]] {
     ['update ignore uniques set u = concat(?, u), w = w + 1 where id > ?', ['x', id]],
     ['update uniques set w = null where id = ?', [id]],
     ['insert ignore into parent values (?, 1)', [id % 40]],
-    ['insert ignore into child values (?, ?)', [id, id % 40]],
+    ['insert ignore into child select ?, id from parent where id = ?', [id, id % 40]],
     ['delete from parent where id = ?', [id % 40]],
     ['update ignore parent set id = id + 1 where id = ?', [id % 40]],
   ]
