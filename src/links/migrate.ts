@@ -22,7 +22,7 @@ import { copyRows } from './copy.ts'
 import { type Flow, FlowMeter } from './flow.ts'
 import { followCopy } from './following.ts'
 import { type At, decide, type LinkAction, type LinkEvent, newLink } from './link.ts'
-import { makeQuiet, makeStage } from './schema.ts'
+import { leftToMake, makeQuiet, makeStage } from './schema.ts'
 import { type Choices, createSelection, selectionFindings } from './selection.ts'
 import { type Changing, hasState, type LinkStore, openState, type Plan } from './state.ts'
 import { type Rate, Throttle } from './throttle.ts'
@@ -348,7 +348,8 @@ class Migration implements Disposable {
     const { source, signal } = this.#options
     const from = needed(source.schema, 'read the schema')
     const schema = await from.readSchema(this.#selection(), { signal })
-    this.#opened().replaceUnmade(schema.objects)
+    const store = this.#opened()
+    store.replaceUnmade(leftToMake(store, schema.objects))
   }
 
   async #endLink(): Promise<void> {

@@ -50,6 +50,17 @@ export async function makeQuiet(making: Making): Promise<void> {
   }
 }
 
+/** Of a later reading what waited for the end of the changes: all else that is new there came with the changes. */
+export function leftToMake(
+  store: LinkStore,
+  objects: readonly SchemaObject[],
+): readonly SchemaObject[] {
+  const unmade = new Set(store.objects().map(({ id }) => id))
+  return objects.filter(
+    ({ id, kind, stage }) => unmade.has(id) || (stage === 'end' && heldKinds.has(kind)),
+  )
+}
+
 function withoutHeld(objects: readonly SchemaObject[]): SchemaObject[] {
   const held = new Set(objects.filter(({ kind }) => heldKinds.has(kind)).map(({ id }) => id))
   for (let size = -1; size !== held.size; ) {

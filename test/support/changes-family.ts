@@ -34,12 +34,15 @@ export function changesFamilyTests(start: StartServer): void {
 }
 
 async function pairOf(source: FamilyServer, target: FamilyServer): Promise<ChangesPair> {
+  // Else what is altered before its changes were read cannot be followed (5.6 never tells).
+  const named = source.version !== '5.6'
+  if (named) await source.query("set global binlog_row_metadata = 'FULL'")
   await makeTables(source)
   return {
     ends: ['--from', source.url, '--to', target.url],
     write: (writer, signal) => write(source, writer, signal),
     writeLarge: () => writeLarge(source),
-    define: () => define(source),
+    define: named ? () => define(source) : undefined,
     applies: async () =>
       (await target.query('select 1 from redoubt.applied_mark').catch(() => [])).length > 0,
     loseTarget: async () => {

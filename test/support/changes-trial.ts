@@ -13,7 +13,7 @@ export type ChangesPair = {
   /** A transaction that is too large for one piece. */
   writeLarge(): Promise<void>
   /** Definitions that the source's log tells of, where it does. */
-  define?(): Promise<void>
+  readonly define?: (() => Promise<void>) | undefined
   /** Changes have come to the target. */
   applies(): Promise<boolean>
   /** The target dies, and comes back. */
@@ -110,7 +110,7 @@ export async function lostTargetOfChangesTrial(pair: ChangesPair): Promise<void>
       // Behind the loss it reads on, for a while.
       const moment = { line: /reads changes behind/, nth: 2, afterMs: 1000, how: 'SIGINT' } as const
       const running = runMigrate([...args, '--until', 'never'], moment)
-      const untilMs = performance.now() + 120_000
+      const untilMs = performance.now() + 600_000
       while (!(await pair.applies())) {
         assert.ok(performance.now() < untilMs, 'no change comes')
         await new Promise((resolve) => setTimeout(resolve, 50))
