@@ -119,6 +119,79 @@ test('apply: a table of another form is refused with the way out', async () => {
   assert.deepEqual(row, { id: 1, a: 'a', n: '1.0000', more: null })
 })
 
+/** Types a key may be of, each with values that differ, the last of them once more in another writing. */
+const keyTypes: Readonly<Record<string, readonly string[]>> = {
+  smallint: ['1', '-2', '3'],
+  bigint: ['9007199254740993', '9007199254740992', '3'],
+  numeric: ['1.50', '2', '3.000', '3'],
+  'numeric(12,2)': ['1.5', '2', '3'],
+  real: ['0.1', '1e10', '-0', '0'],
+  'double precision': ['0.1', 'NaN', '-0', '0'],
+  boolean: ['t', 'f'],
+  'character(5)': ['a', 'b c', ''],
+  'character varying(9)': ['a', 'A', 'a '],
+  name: ['a', 'b', 'c'],
+  '"char"': ['a', 'b', 'c'],
+  bytea: ['\\x00', '\\x', '\\x5c'],
+  date: ['2026-05-01', '0044-03-15 BC', 'infinity'],
+  'timestamp with time zone': [
+    '2026-05-01 10:11:12+09',
+    '1969-12-31 23:59:59.000001+00',
+    '-infinity',
+  ],
+  'time with time zone': ['12:00+05:30', '12:00+00', '06:30+00'],
+  interval: ['1 mon', '31 days', '1 day', '24 hours'],
+  uuid: ['a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12'],
+  jsonb: ['1', '"a"', '[1.0]', '[1.00]'],
+  inet: ['1.2.3.4', '1.2.3.4/24', '::1'],
+  'bit varying': ['0', '00', ''],
+  int4range: ['[1,5)', 'empty', '(,)'],
+  numrange: ['[1.0,5)', 'empty', '[1,5)'],
+  'integer[]': ['{1,2}', '[0:1]={1,2}', '{}'],
+  'text[]': ['{a,NULL}', '{"a,b"}', '{}'],
+  mood: ['so', 'La la'],
+  pair: ['(so,1)', '(so,2)', '(,)'],
+  word: ['a', 'b', 'c'],
+  amount: ['1.5', '2', '3'],
+  citext: ['a', 'B', 'b'],
+  'text collate caseless': ['a', 'b', 'B'],
+}
+
+test('apply: rows are found by keys of every type, also where two writings are one key', async () => {
+  await using server = await startPostgres({ settings })
+  const types = Object.keys(keyTypes)
+  const tables = types.map((type, at) => `create table k${at} (k ${type} primary key, n int)`)
+  const trial = await ApplyTrial.begin(
+    server,
+    `${over}; ${typesBefore}; create domain word as varchar(5); create domain amount as numeric(8,2) check (value < 100); create extension citext;
+     create collation caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false); ${tables.join('; ')}`,
+  )
+  await using client = await server.connect()
+  await client.query('begin')
+  for (const [at, type] of types.entries()) {
+    const values = keyTypes[type] ?? []
+    const cast = type.replace(' collate caseless', '')
+    for (const value of values) {
+      const insert = `insert into k${at} values ($1::text::${cast}, 0) on conflict (k) do update set k = excluded.k, n = k${at}.n + 10`
+      await client.query(insert, [value])
+    }
+    await client.query(`update k${at} set n = n + 1`)
+    // Together, by itself, and another one under the key of one that is gone.
+    const [first, second] = values
+    await client.query(`delete from k${at} where k = $1::text::${cast}`, [first])
+    await client.query(`update k${at} set k = $1::text::${cast} where k = $2::text::${cast}`, [
+      first,
+      second,
+    ])
+  }
+  await client.query('commit')
+  for (const at of types.keys())
+    await client.query(`update k${at} set n = n + 1 where ctid = (select min(ctid) from k${at})`)
+  await trial.run()
+  await trial.assertEqual([...types.keys()].map((at) => `k${at}`))
+  assert.equal(trial.conflicts, 0)
+})
+
 test('apply: a role that may not write as a replica is refused before anything, and what the probe says mends it', async () => {
   await using server = await startPostgres({ settings })
   const trial = await ApplyTrial.begin(server, `${over}; create table t (id int primary key)`)

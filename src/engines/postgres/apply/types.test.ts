@@ -21,6 +21,11 @@ test('fits: a type takes all values of another or is refused', () => {
     ['json', 'jsonb'],
     ['uuid', 'text'],
     ['integer[]', 'integer[]'],
+    ['pg_catalog.varchar', 'character varying(5)'],
+    ['pg_catalog.numeric', 'numeric(12,2)'],
+    ['pg_catalog.int4', 'bigint'],
+    ['pg_catalog._int4', 'integer[]'],
+    ['pg_catalog."char"', '"char"'],
   ] as const
   for (const [source, target] of taken) assert.ok(fits(source, target), `${source} to ${target}`)
   const refused = [
@@ -35,6 +40,8 @@ test('fits: a type takes all values of another or is refused', () => {
     ['public.mood', 'public.other'],
     ['jsonb', 'json'],
     ['integer[]', 'integer'],
+    ['pg_catalog.int8', 'integer'],
+    ['pg_catalog.timestamptz', 'date'],
   ] as const
   for (const [source, target] of refused) assert.ok(!fits(source, target), `${source} to ${target}`)
 })

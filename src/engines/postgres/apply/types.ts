@@ -40,6 +40,26 @@ type Written = {
   readonly base: string
   readonly first: number | undefined
   readonly second: number | undefined
+  /** A domain's values, of which the log names the type that they are of, by its inner name and without its modifier. */
+  readonly isOfDomain: boolean
+}
+
+/** Types whose names in the catalog are not those of SQL. */
+const innerNames: Readonly<Record<string, string>> = {
+  int2: 'smallint',
+  int4: 'integer',
+  int8: 'bigint',
+  float4: 'real',
+  float8: 'double precision',
+  bool: 'boolean',
+  varchar: 'character varying',
+  bpchar: 'character',
+  varbit: 'bit varying',
+  time: 'time without time zone',
+  timetz: 'time with time zone',
+  timestamp: 'timestamp without time zone',
+  timestamptz: 'timestamp with time zone',
+  char: '"char"',
 }
 
 /** Whether each value of one type is a value of another too, both as `format_type` writes them: nothing is rounded or cut off. */
@@ -54,7 +74,7 @@ export function fits(source: string, target: string): boolean {
     if (from.base === 'json' && to.base === 'jsonb') return true
     return texts.includes(from.base) && texts.includes(to.base)
   }
-  if (to.first === undefined || refusing.includes(to.base)) return true
+  if (to.first === undefined || from.isOfDomain || refusing.includes(to.base)) return true
   if (from.first === undefined) return false
   // What a numeric has too many of before its point is refused; behind it is rounded.
   if (to.base === 'numeric') return (to.second ?? 0) >= (from.second ?? 0)
@@ -64,13 +84,21 @@ export function fits(source: string, target: string): boolean {
 // Types of other schemas count by their last name, since schemas may have other names on the target, and without their own
 // modifiers, which the log does not tell in words.
 function parse(type: string): Written {
+  const none = { first: undefined, second: undefined }
+  const inner = /^pg_catalog\.(.*)$/.exec(type)?.[1]
+  if (inner !== undefined) {
+    const name = inner.replace(/^_|"/g, '')
+    const base = `${innerNames[name] ?? name}${inner.startsWith('_') ? '[]' : ''}`
+    return { base, ...none, isOfDomain: true }
+  }
   const user = /^(?:"(?:[^"]|"")*"|[a-z_][a-z0-9_$]*)\.(.*)$/.exec(type)
-  if (user) return { base: userType(user[1] ?? ''), first: undefined, second: undefined }
+  if (user) return { base: userType(user[1] ?? ''), ...none, isOfDomain: false }
   const [, numbers] = /\((-?\d+(?:,-?\d+)?)\)/.exec(type) ?? []
   const base = type.replace(/\(.*?\)/, '').replace(/^interval .*$/, 'interval')
   const [first, second] = numbers?.split(',').map(Number) ?? []
   const plain = base.replace(/^bpchar/, 'character').replace(/^"bit"/, 'bit')
-  return { base: plain, first: plain.startsWith('interval') ? undefined : first, second }
+  if (plain.startsWith('interval')) return { base: plain, ...none, isOfDomain: false }
+  return { base: plain, first, second, isOfDomain: false }
 }
 
 // The log names an array by its own type (`_mood`), the catalog by that of its elements (`mood[]`).
