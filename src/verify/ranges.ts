@@ -23,11 +23,22 @@ export class Disordered extends Error {
   override readonly name = 'Disordered'
 }
 
+/** What both sides come to in a range. */
+type Sums = {
+  readonly range: KeyRange
+  readonly source: bigint
+  readonly target: bigint
+  /** Of the side that has more. */
+  readonly rows: bigint
+  readonly equal: boolean
+}
+
 /** Compares a table by ranges of its key. */
 export class Ranges {
   readonly result: TableResult
   readonly #work: Work
   #chunkRows: number
+  readonly #leafRows: number
   #pending: KeyedDifference[] = []
   /** Those that are looked at again now. */
   #settling = 0
@@ -37,6 +48,7 @@ export class Ranges {
     this.#work = work
     this.result = result
     this.#chunkRows = work.chunkRows ?? chunkRowsFirst
+    this.#leafRows = Math.min(leafRowsMax, work.chunkRows ?? leafRowsMax)
   }
 
   /** No more ranges come: the orders differ. */
@@ -74,11 +86,12 @@ export class Ranges {
   async compare(range: KeyRange, signal: AbortSignal): Promise<void> {
     const { time } = this.#work
     const startedMs = time.monotonicMs()
-    const rows = await this.#compare(range, signal)
+    const sums = await this.#sums(range, signal)
     this.#adapt(time.monotonicMs() - startedMs)
-    this.result.sourceRows += rows.source
-    this.result.targetRows += rows.target
-    this.#work.progress.doneItems += Number(rows.source)
+    await this.#compare(sums, signal)
+    this.result.sourceRows += sums.source
+    this.result.targetRows += sums.target
+    this.#work.progress.doneItems += Number(sums.source)
     if (this.#pending.length >= pendingMax) await this.settle(signal)
   }
 
@@ -99,10 +112,7 @@ export class Ranges {
     this.#settling -= pending.length
   }
 
-  async #compare(
-    range: KeyRange,
-    signal: AbortSignal,
-  ): Promise<{ readonly source: bigint; readonly target: bigint }> {
+  async #sums(range: KeyRange, signal: AbortSignal): Promise<Sums> {
     const { sides, pace } = this.#work
     const { pair } = this.result
     const [from, to] = await both(
@@ -112,23 +122,33 @@ export class Ranges {
     if (!from.ordered || !to.ordered) throw new Disordered()
     const rows = from.rows > to.rows ? from.rows : to.rows
     await pace?.pass(rows, signal)
-    const counts = { source: from.rows, target: to.rows }
-    if (from.rows === to.rows && from.sum === to.sum) return counts
+    const equal = from.rows === to.rows && from.sum === to.sum
+    return { range, source: from.rows, target: to.rows, rows, equal }
+  }
+
+  async #compare(sums: Sums, signal: AbortSignal): Promise<void> {
+    const { sides } = this.#work
+    const { pair } = this.result
+    const { range, rows } = sums
+    if (sums.equal) return
     if (this.#isFull()) {
       this.result.more = true
-      return counts
+      return
     }
-    if (rows <= BigInt(leafRowsMax)) {
+    if (rows <= BigInt(this.#leafRows)) {
       await this.#list(range, signal)
-      return counts
+      return
     }
     const most: readonly [Digester, DigestTable] =
-      from.rows > to.rows ? [sides.source, pair.source] : [sides.target, pair.target]
-    const step = Math.max(leafRowsMax / 2, Math.ceil(Number(rows) / cutsMax))
+      sums.source > sums.target ? [sides.source, pair.source] : [sides.target, pair.target]
+    const step = Math.ceil(Math.max(this.#leafRows / 2, Number(rows) / cutsMax))
+    // All before the first is cut again: borders that the other side has in another order are found out, instead of the two
+    // sides cutting each other's ranges without an end.
+    const parts: Sums[] = []
     for await (const part of walk(...most, range, { rows: () => step, signal })) {
-      await this.#compare(part, signal)
+      parts.push(await this.#sums(part, signal))
     }
-    return counts
+    for (const part of parts) await this.#compare(part, signal)
   }
 
   #isFull(): boolean {

@@ -138,7 +138,9 @@ for (const [said, from, to] of orders) {
       const [changed, changes] = change(dice, rows)
       const source = new MemoryDigester(rows, from)
       const target = new MemoryDigester(changed, to)
-      const verified = await run({ source, target })
+      // Chunks that hold all rows, and ranges that are cut again and again.
+      const options = { chunkRows: seed % 2 === 0 ? 50 : 8 }
+      const verified = await run({ source, target, options })
       assert.deepEqual(found(verified), sorted(changes), `seed ${seed}`)
       assert.equal(verified.equal, changes.length === 0)
       const equal = await run({ source, target: new MemoryDigester(rows, to) })
@@ -146,6 +148,23 @@ for (const [said, from, to] of orders) {
     }
   })
 }
+
+test('a target with many more rows is cut where it has them, whatever its order', async () => {
+  const few: MemoryRow[] = [['alone', '0']]
+  const rows = randomRows(new Dice(3), 400)
+  for (const [from, to] of [
+    [few, rows],
+    [rows, few],
+  ] as const) {
+    for (const [said, one, other] of orders) {
+      const source = new MemoryDigester(from, one)
+      const target = new MemoryDigester(to, other)
+      const verified = await run({ source, target, options: { chunkRows: 10 } })
+      const [table] = verified.tables
+      assert.deepEqual([table?.missing, table?.extra], [from.length, to.length], said)
+    }
+  }
+})
 
 test('rows without a key are compared as a bag: of which there are too many or too few', async () => {
   const rows: MemoryRow[] = [

@@ -141,6 +141,57 @@ test('keys under collations that differ from side to side, and values that chang
   assert.deepEqual([unequal(swap), swap.tables[0]?.repaired], [[], 3])
 })
 
+test('databases that sort by other rules under one name are compared row by row all the same', async () => {
+  await using source = await startPostgres()
+  await using target = await startPostgres()
+  const sql = `create table words (w text primary key, v int); insert into words select chr(65 + i % 58) || i % 7 || chr(97 + i % 11) || i, i from generate_series(1, 6000) i`
+  for (const [server, locale] of [
+    [source, `locale 'C'`],
+    [target, `locale_provider icu icu_locale 'und' locale 'C'`],
+  ] as const) {
+    await server.query(`create database d encoding 'UTF8' template template0 ${locale}`)
+    await server.query(sql, undefined, 'd')
+  }
+  const [from, to] = [source.urlOf('d'), target.urlOf('d')]
+  assert.deepEqual(unequal(await verifyEnds(from, to)), [])
+  await target.query(
+    "update words set v = -1 where v = 1234; delete from words where v = 5000; insert into words values ('a', 0)",
+    undefined,
+    'd',
+  )
+  const rows = namedRows(await verifyEnds(from, to))
+  assert.deepEqual(
+    rows.map((line) => line.replace(/w=\S+?(:|$)/, 'w$1')),
+    ['different public.words w: v', 'extra public.words w', 'missing public.words w'],
+  )
+})
+
+test('databases of other encodings hold the same text, and are repaired', async () => {
+  await using source = await startPostgres()
+  await using target = await startPostgres()
+  const sql = `create table t (k text primary key, v text, j json); insert into t values ('é', repeat('ü', 5000), '{"ä":1}'), ('ab', 'ö', null), ('ÿ', '', '1')`
+  for (const [server, encoding] of [
+    [source, 'LATIN1'],
+    [target, 'UTF8'],
+  ] as const) {
+    await server.query(`create database d encoding '${encoding}' template template0 locale 'C'`)
+    await server.query(sql, undefined, 'd')
+  }
+  const [from, to] = [source.urlOf('d'), target.urlOf('d')]
+  const equal = await verifyEnds(from, to)
+  assert.deepEqual([namedRows(equal), equal.tables[0]?.by], [[], 'ranges'])
+  assert.match(equal.structure[0]?.said ?? '', /column k: character set is UTF8, not LATIN1/)
+  await target.query(
+    "update t set v = 'o' where k = 'ab'; delete from t where k = 'é'",
+    undefined,
+    'd',
+  )
+  const repaired = await verifyEnds(from, to, { repair: 'apply' })
+  const named = ['different public.t k=ab: v', 'missing public.t k=é']
+  assert.deepEqual([namedRows(repaired), repaired.tables[0]?.repaired], [named, 2])
+  assert.deepEqual(namedRows(await verifyEnds(from, to)), [])
+})
+
 test('the verb ends with the exit code that says it, and leaves no statement behind', async () => {
   await using source = await startPostgres()
   await using target = await startPostgres()
