@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import {
   caughtUpTrial,
   type ChangesPair,
+  type Writer,
   killedChangesTrial,
   lostTargetOfChangesTrial,
 } from './changes-trial.ts'
@@ -40,7 +41,7 @@ async function pairOf(source: FamilyServer, target: FamilyServer): Promise<Chang
   await makeTables(source)
   return {
     ends: ['--from', source.url, '--to', target.url],
-    write: (writer, signal) => write(source, writer, signal),
+    openWriter: (writer) => openWriter(source, writer),
     writeLarge: () => writeLarge(source),
     define: named ? () => define(source) : undefined,
     applies: async () =>
@@ -82,10 +83,10 @@ async function makeTables(server: FamilyServer): Promise<void> {
 }
 
 /** Each transaction inserts, changes and takes away, counts on a hot row, and leaves one row in \`hit\`. */
-async function write(server: FamilyServer, writer: number, signal: AbortSignal): Promise<void> {
-  await using client = await server.connect('shop')
+async function openWriter(server: FamilyServer, writer: number): Promise<Writer> {
+  const client = await server.connect('shop')
   const dice = new Dice(writer + 1)
-  for (let seq = 1; !signal.aborted; seq++) {
+  const write = async (seq: number) => {
     const customer = 1 + dice.roll(200)
     const sql = `start transaction;
       insert into orders (customer, total, note) values (${customer}, ${dice.roll(10_000)}, 'by ${writer}');
@@ -102,6 +103,7 @@ async function write(server: FamilyServer, writer: number, signal: AbortSignal):
       return client.query('rollback')
     })
   }
+  return { write, [Symbol.asyncDispose]: async () => client[Symbol.asyncDispose]() }
 }
 
 async function writeLarge(server: FamilyServer): Promise<void> {

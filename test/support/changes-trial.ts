@@ -8,8 +8,8 @@ import { Scratch } from './scratch.ts'
 export type ChangesPair = {
   /** `--from` and `--to` with what is theirs. */
   readonly ends: readonly string[]
-  /** Transactions of one writer, until the signal aborts. */
-  write(writer: number, signal: AbortSignal): Promise<void>
+  /** A connection of one writer; each call is a transaction. */
+  openWriter(writer: number): Promise<Writer>
   /** A transaction that is too large for one piece. */
   writeLarge(): Promise<void>
   /** Definitions that the source's log tells of, where it does. */
@@ -22,7 +22,11 @@ export type ChangesPair = {
   same(): Promise<void>
 }
 
+export type Writer = AsyncDisposable & { write(seq: number): Promise<void> }
+
 const writers = 3
+/** They rest between transactions: whatever the machine, the source is not written to faster than the target can follow. */
+const restMs = 10
 /**
  * The first kill is while rows are copied; the others while changes are applied, or when these begin. Wherever the one
  * before had come to, two of these lines come: applying and reading.
@@ -30,6 +34,14 @@ const writers = 3
 const line = /applies changes|reads changes behind|makes foreign keys/
 const passes = 2
 const afterMsMax = 1500
+
+async function keepWriting(pair: ChangesPair, name: number, signal: AbortSignal): Promise<void> {
+  await using writer = await pair.openWriter(name)
+  for (let seq = 1; !signal.aborted; seq++) {
+    await writer.write(seq)
+    await new Promise((resolve) => setTimeout(resolve, restMs))
+  }
+}
 
 /** The mover dies again and again while writers write; in the end each transaction is on the target once. */
 export async function killedChangesTrial(pair: ChangesPair, seed: number): Promise<void> {
@@ -41,7 +53,7 @@ export async function killedChangesTrial(pair: ChangesPair, seed: number): Promi
   await tasks(undefined, async (t) => {
     for (let writer = 0; writer < writers; writer++) {
       // Its failure is the group's.
-      t.run(() => pair.write(writer, stop.signal)).catch(() => undefined)
+      t.run(() => keepWriting(pair, writer, stop.signal)).catch(() => undefined)
     }
     try {
       const at: string[] = []
@@ -79,7 +91,7 @@ export async function caughtUpTrial(pair: ChangesPair): Promise<void> {
   await tasks(undefined, async (t) => {
     for (let writer = 0; writer < writers; writer++) {
       // Its failure is the group's.
-      t.run(() => pair.write(writer, stop.signal)).catch(() => undefined)
+      t.run(() => keepWriting(pair, writer, stop.signal)).catch(() => undefined)
     }
     try {
       // Stopped in good order, it goes on where it was.
@@ -104,7 +116,7 @@ export async function lostTargetOfChangesTrial(pair: ChangesPair): Promise<void>
   const stop = new AbortController()
   await tasks(undefined, async (t) => {
     for (let writer = 0; writer < writers; writer++) {
-      t.run(() => pair.write(writer, stop.signal)).catch(() => undefined)
+      t.run(() => keepWriting(pair, writer, stop.signal)).catch(() => undefined)
     }
     try {
       // Behind the loss it reads on, for a while.

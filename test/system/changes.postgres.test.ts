@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import {
   caughtUpTrial,
   type ChangesPair,
+  type Writer,
   killedChangesTrial,
   lostTargetOfChangesTrial,
 } from '../support/changes-trial.ts'
@@ -50,7 +51,7 @@ async function pairOf(source: PostgresServer, target: PostgresServer): Promise<C
   await source.query(tables, undefined, 'shop')
   return {
     ends: ['--from', source.urlOf('shop'), '--to', target.urlOf('shop')],
-    write: (writer, signal) => write(source, writer, signal),
+    openWriter: (writer) => openWriter(source, writer),
     writeLarge: () => writeLarge(source),
     applies: async () => {
       const sql = 'select 1 from redoubt.applied_change where low is not null'
@@ -85,10 +86,10 @@ const tables = `
   insert into bulk select n, 'row ' || n from generate_series(1, 500) n`
 
 /** Each transaction inserts, changes and takes away, counts on a hot row, and leaves one row in \`hit\`. */
-async function write(server: PostgresServer, writer: number, signal: AbortSignal): Promise<void> {
-  await using client = await server.connect('shop')
+async function openWriter(server: PostgresServer, writer: number): Promise<Writer> {
+  const client = await server.connect('shop')
   const dice = new Dice(writer + 1)
-  for (let seq = 1; !signal.aborted; seq++) {
+  const write = async (seq: number) => {
     const customer = 1 + dice.roll(200)
     const sql = `begin;
       insert into orders (customer, total, note, doc) values (${customer}, ${dice.roll(10_000)}, 'by ${writer}', '{"a": [1, null, "x"]}');
@@ -104,6 +105,7 @@ async function write(server: PostgresServer, writer: number, signal: AbortSignal
       return client.query('rollback')
     })
   }
+  return { write, [Symbol.asyncDispose]: async () => client[Symbol.asyncDispose]() }
 }
 
 async function writeLarge(server: PostgresServer): Promise<void> {
