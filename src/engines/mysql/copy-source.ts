@@ -1,4 +1,5 @@
 import { Fault, isFault } from '#base/faults'
+import { Pool } from '#base/pool'
 import type { BeginCopy, Chunk, CopyReader, Encoding, RowBlock } from '#change/copy'
 import type { Position } from '#change'
 import type { ObjectName, TableShape } from '#change/schema'
@@ -12,7 +13,6 @@ import { serverErrorNumber } from './protocol/server-error.ts'
 import { Session } from './protocol/session.ts'
 import { RowKernel } from './row-kernel.ts'
 import { RowText } from './rows.kernel.ts'
-import { SessionPool } from './session-pool.ts'
 import { openSnapshot, type Snapshot, tableWaitSeconds } from './snapshot.ts'
 import { quoteNames } from './sql.ts'
 
@@ -60,9 +60,9 @@ class MysqlReader implements Omit<CopyReader, typeof Symbol.asyncDispose> {
   readonly #source: Source
   readonly #control: Session
   readonly #tables: ReadonlyMap<string, Table>
-  readonly #pool: SessionPool<Held>
+  readonly #pool: Pool<Held>
   /** Reads what a snapshot does not cover, and keeps it from changing meanwhile. */
-  readonly #frozen: SessionPool<Held> | undefined
+  readonly #frozen: Pool<Held> | undefined
   readonly #snapshot: Snapshot
   /** Those that it still has to read. */
   readonly #solid = new Set<string>()
@@ -81,9 +81,8 @@ class MysqlReader implements Omit<CopyReader, typeof Symbol.asyncDispose> {
     this.#tables = new Map(
       snapshot.catalog.tables.map((table) => [nameKey([table.database, table.name]), table]),
     )
-    const held = (session: Session) => ({ session, kernel: new RowKernel() })
-    this.#pool = new SessionPool(snapshot.sessions.map(held))
-    this.#frozen = snapshot.frozen && new SessionPool([held(snapshot.frozen)])
+    this.#pool = poolOf(snapshot.sessions)
+    this.#frozen = snapshot.frozen && poolOf([snapshot.frozen])
   }
 
   /** Refuses when what was planned is not there any more. */
@@ -114,7 +113,7 @@ class MysqlReader implements Omit<CopyReader, typeof Symbol.asyncDispose> {
     // A table that no transaction holds is loaded whole or not at all.
     const chunkBytes = isTransactional(table.engine) ? options.chunkBytes : Number.MAX_SAFE_INTEGER
     const pool = this.#poolOf(table)
-    const held = await pool.take(signal)
+    const held = await pool.borrow(signal)
     try {
       return await guarded(table, () =>
         planCopy(held.session, this.#source.flavor, table, { ...options, chunkBytes }),
@@ -132,7 +131,7 @@ class MysqlReader implements Omit<CopyReader, typeof Symbol.asyncDispose> {
     const { signal } = options
     const table = this.#table(shape)
     const pool = this.#poolOf(table)
-    const held = await pool.take(signal)
+    const held = await pool.borrow(signal)
     try {
       const sql = selectRows(table, conditionOf(table, parseRange(chunk.range)))
       yield* this.#rows(table, held, sql, signal)
@@ -199,22 +198,17 @@ class MysqlReader implements Omit<CopyReader, typeof Symbol.asyncDispose> {
     })
   }
 
-  #poolOf(table: Table): SessionPool<Held> {
+  #poolOf(table: Table): Pool<Held> {
     return isTransactional(table.engine) ? this.#pool : (this.#frozen ?? this.#pool)
   }
 
   /** Gives up the locks on definitions that its statements took; the view of the data stays. */
-  async #giveBack(
-    pool: SessionPool<Held>,
-    table: Table,
-    held: Held,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #giveBack(pool: Pool<Held>, table: Table, held: Held, signal: AbortSignal): Promise<void> {
     try {
       if (held.session.alive && !signal.aborted && isTransactional(table.engine))
         await held.session.query('ROLLBACK TO SAVEPOINT redoubt', { signal })
     } finally {
-      pool.give(held)
+      pool.giveBack(held)
     }
   }
 
@@ -242,6 +236,16 @@ class MysqlReader implements Omit<CopyReader, typeof Symbol.asyncDispose> {
       hint: 'Begin the link anew.',
     })
   }
+}
+
+/** Sessions of a snapshot: it ends them, and no other can take the place of one. */
+function poolOf(sessions: readonly Session[]): Pool<Held> {
+  return new Pool({
+    size: sessions.length,
+    held: sessions.map((session) => ({ session, kernel: new RowKernel() })),
+    isAlive: ({ session }) => session.alive,
+    close: () => undefined,
+  })
 }
 
 function nameKey(name: ObjectName): string {

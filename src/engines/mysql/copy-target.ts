@@ -1,4 +1,5 @@
 import { Fault } from '#base/faults'
+import { Pool } from '#base/pool'
 import type { Chunk, CopyWriter, Encoding, LoadedChunk, OpenCopy, RowBlock } from '#change/copy'
 import type { TableShape } from '#change/schema'
 import { isTransactional, loadRows, loadOf } from './catalog.ts'
@@ -20,7 +21,6 @@ import { openLoader } from './load.ts'
 import type { Source } from './base.ts'
 import type { Session } from './protocol/session.ts'
 import { keepHistory } from './script.ts'
-import { SessionPool } from './session-pool.ts'
 import { quoteNames, quoteText } from './sql.ts'
 import { TargetSettings } from './target-settings.ts'
 
@@ -47,29 +47,21 @@ export async function openMysqlCopy({ endpoint }: Source, options: OpenCopy): Pr
   if (!canLocal) {
     log.warn('the target has local_infile off: rows go in by INSERT, which is slower')
   }
-  const open = async (inner: AbortSignal) => {
-    return { session: await openLoader({ endpoint, unlogged: false, signal: inner }) }
-  }
-  const held: { readonly session: Session }[] = []
-  const width = Math.min(sessionsMax, Math.max(1, options.parallel))
-  for (let index = 0; index < width; index++) {
-    const one = await open(signal)
-    stack.use(one.session)
-    held.push(one)
-  }
-  const pool = new SessionPool(held, async (inner) => {
-    const one = await open(inner)
-    kept.use(one.session)
-    return one
-  })
-  const kept = stack.move()
-  return new MysqlWriter({ options, control, pool, canLocal, clearing, kept })
+  const pool = stack.use(
+    new Pool<Session>({
+      size: Math.min(sessionsMax, options.parallel),
+      open: (inner) => openLoader({ endpoint, unlogged: false, signal: inner }),
+      isAlive: (session) => session.alive,
+      close: (session) => session[Symbol.asyncDispose](),
+    }),
+  )
+  return new MysqlWriter({ options, control, pool, canLocal, clearing, kept: stack.move() })
 }
 
 type Parts = {
   readonly options: OpenCopy
   readonly control: Session
-  readonly pool: SessionPool<{ readonly session: Session }>
+  readonly pool: Pool<Session>
   readonly canLocal: boolean
   readonly clearing: readonly number[]
   readonly kept: AsyncDisposableStack
@@ -110,17 +102,15 @@ class MysqlWriter implements CopyWriter {
   ): Promise<bigint> {
     const { signal } = options
     const place = await this.#place(table, chunk.table, signal)
-    const held = await this.#parts.pool.take(signal)
-    const { session } = held
-    try {
-      return await this.#load(session, place, chunk, rows, signal)
-    } catch (error) {
-      // Whatever there is of the transaction goes with its session.
-      session.destroy()
-      throw error
-    } finally {
-      this.#parts.pool.give(held)
-    }
+    return this.#parts.pool.with(signal, async (session) => {
+      try {
+        return await this.#load(session, place, chunk, rows, signal)
+      } catch (error) {
+        // Whatever there is of the transaction goes with its session.
+        session.destroy()
+        throw error
+      }
+    })
   }
 
   async #load(

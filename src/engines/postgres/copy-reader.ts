@@ -1,5 +1,6 @@
 import { Fault, isFault } from '#base/faults'
 import type { Log } from '#base/log'
+import { Pool } from '#base/pool'
 import type { Position } from '#change'
 import type { BeginCopy, Chunk, CopyReader, Encoding, RowBlock } from '#change/copy'
 import type { TableShape } from '#change/schema'
@@ -27,7 +28,6 @@ import {
 } from './rows-sql.ts'
 import { slotName } from './slot.ts'
 import { textOnlyTables } from './text-only.ts'
-import { WirePool } from './wire-pool.ts'
 
 /** Whoever holds a table for itself is waited for so long. */
 const lockMaxMs = 30_000
@@ -41,14 +41,14 @@ export class PostgresCopyReader implements CopyReader {
   readonly position: Position | undefined
   readonly stamp: string | undefined
   readonly #snapshot: Snapshot
-  readonly #pool: WirePool
+  readonly #pool: Pool<Wire>
   readonly #facts: ServerFacts
   readonly #textOnly: ReadonlySet<string>
   #planned: Promise<unknown> = Promise.resolve()
 
   private constructor(parts: {
     readonly snapshot: Snapshot
-    readonly pool: WirePool
+    readonly pool: Pool<Wire>
     readonly facts: ServerFacts
     readonly textOnly: ReadonlySet<string>
   }) {
@@ -71,7 +71,7 @@ export class PostgresCopyReader implements CopyReader {
       const textOnly = await textOnlyTables(snapshot.leader, tables, signal)
       const encoding = tables[0] ? encodingOf(tables[0]) : 'UTF8'
       const begin = `begin isolation level repeatable read, read only; set transaction snapshot ${quoteText(snapshot.name)}`
-      const pool = new WirePool(parallel, async (inner) => {
+      const open = async (inner: AbortSignal) => {
         const wire = await openBulkWire(address, { signal: inner })
         try {
           await wire.query(readerSettings(encoding), inner, 'set up a session to read rows')
@@ -81,6 +81,12 @@ export class PostgresCopyReader implements CopyReader {
           wire.close()
           throw error
         }
+      }
+      const pool = new Pool<Wire>({
+        size: parallel,
+        open,
+        isAlive: (wire) => wire.alive,
+        close: (wire) => wire.close(),
       })
       return new PostgresCopyReader({ snapshot, pool, facts, textOnly })
     } catch (error) {
@@ -166,7 +172,7 @@ export class PostgresCopyReader implements CopyReader {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#pool.close()
+    await this.#pool[Symbol.asyncDispose]()
     await endSnapshot(this.#snapshot)
   }
 }

@@ -1,4 +1,5 @@
 import { Fault, isFault } from '#base/faults'
+import { Pool } from '#base/pool'
 import { eachLimit } from '#base/tasks'
 import type { Chunk, CopyWriter, Encoding, LoadedChunk, OpenCopy, RowBlock } from '#change/copy'
 import type { TableShape } from '#change/schema'
@@ -16,19 +17,18 @@ import {
   settingsSql,
   writtenColumns,
 } from './rows-sql.ts'
-import { WirePool } from './wire-pool.ts'
 
 /** Takes chunks in by COPY, each with its mark in one transaction. */
 export class PostgresCopyWriter implements CopyWriter {
   readonly #link: string
   readonly #run: number
   readonly #session: Session
-  readonly #pool: WirePool
+  readonly #pool: Pool<Wire>
   readonly #parallel: number
   /** What `client_encoding` is in a session. */
   readonly #encodings = new WeakMap<Wire, string>()
 
-  private constructor(options: OpenCopy, session: Session, pool: WirePool) {
+  private constructor(options: OpenCopy, session: Session, pool: Pool<Wire>) {
     this.#link = options.link
     this.#run = options.run
     this.#parallel = Math.max(1, options.parallel)
@@ -44,7 +44,7 @@ export class PostgresCopyWriter implements CopyWriter {
       await makeMarks(session, signal)
       const silent = await maySilenceTriggers(session, signal)
       if (!silent) log.info('triggers of the target cannot be silenced by this role: they fire')
-      const pool = new WirePool(options.parallel, async (inner) => {
+      const open = async (inner: AbortSignal) => {
         const wire = await openWire(address, { signal: inner })
         try {
           const doing = 'set up a session to write rows'
@@ -55,6 +55,12 @@ export class PostgresCopyWriter implements CopyWriter {
           wire.close()
           throw error
         }
+      }
+      const pool = new Pool<Wire>({
+        size: options.parallel,
+        open,
+        isAlive: (wire) => wire.alive,
+        close: (wire) => wire.close(),
       })
       return new PostgresCopyWriter(options, session, pool)
     } catch (error) {
@@ -158,7 +164,7 @@ export class PostgresCopyWriter implements CopyWriter {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#pool.close()
+    await this.#pool[Symbol.asyncDispose]()
     await this.#session[Symbol.asyncDispose]()
   }
 }

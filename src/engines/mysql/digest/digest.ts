@@ -1,4 +1,5 @@
 import { Fault } from '#base/faults'
+import { Pool } from '#base/pool'
 import type {
   BucketSum,
   Description,
@@ -23,7 +24,6 @@ import type { Endpoint } from '../protocol/endpoint.ts'
 import type { Row } from '../protocol/packets.ts'
 import { Session } from '../protocol/session.ts'
 import { serverErrorNumber } from '../protocol/server-error.ts'
-import { SessionPool } from '../session-pool.ts'
 import { quoteName, quoteNames, quotePlain, quoteText } from '../sql.ts'
 import { columnForms, digestSql, selectSql, sizeSql, summandSql } from './forms.ts'
 import { applyEdits, editSql } from './repair.ts'
@@ -33,7 +33,6 @@ type Options = { readonly signal: AbortSignal }
 type Server = { readonly endpoint: Endpoint; readonly flavor: Flavor }
 const endingMaxMs = 5000
 const unknownThread = 1094
-type Held = { readonly session: Session }
 
 /** Compares rows by digests that the server computes. */
 export class MysqlDigest implements DigestSource {
@@ -44,14 +43,19 @@ export class MysqlDigest implements DigestSource {
   }
 
   async openDigest({ parallel, log, signal }: OpenDigest): Promise<Digester> {
-    const held: Held[] = []
-    try {
-      while (held.length < parallel) held.push(await openReader(this.#server.endpoint, signal))
-    } catch (error) {
-      for (const { session } of held) session.destroy()
-      throw error
-    }
-    return new MysqlDigester(this.#server, held, log)
+    await using stack = new AsyncDisposableStack()
+    const pool = stack.use(
+      new Pool<Session>({
+        size: parallel,
+        open: (own) => openReader(this.#server.endpoint, own),
+        isAlive: (session) => session.alive,
+        close: (session) => session[Symbol.asyncDispose](),
+      }),
+    )
+    // Who may not log in is told now.
+    pool.giveBack(await pool.borrow(signal))
+    stack.move()
+    return new MysqlDigester(this.#server, pool, log)
   }
 }
 
@@ -74,30 +78,24 @@ async function openSession(endpoint: Endpoint, signal: AbortSignal): Promise<Ses
   return session
 }
 
-async function openReader(endpoint: Endpoint, signal: AbortSignal): Promise<Held> {
+async function openReader(endpoint: Endpoint, signal: AbortSignal): Promise<Session> {
   const session = await openSession(endpoint, signal)
   await session.query('SET SESSION TRANSACTION READ ONLY', { signal })
-  return { session }
+  return session
 }
 
 class MysqlDigester implements Digester {
   readonly #server: Server
   readonly #log: Log
-  readonly #held: Set<Session>
-  readonly #pool: SessionPool<Held>
+  readonly #pool: Pool<Session>
   /** Sessions that may still work on a statement that nobody waits for. */
   readonly #left = new Set<number>()
   #writer: Session | undefined
 
-  constructor(server: Server, held: readonly Held[], log: Log) {
+  constructor(server: Server, pool: Pool<Session>, log: Log) {
     this.#server = server
     this.#log = log
-    this.#held = new Set(held.map(({ session }) => session))
-    this.#pool = new SessionPool(held, async (signal) => {
-      const again = await openReader(server.endpoint, signal)
-      this.#held.add(again.session)
-      return again
-    })
+    this.#pool = pool
   }
 
   async describe(table: TableShape, options: Options): Promise<Description> {
@@ -286,7 +284,6 @@ class MysqlDigester implements Digester {
     const { signal } = options
     if (!this.#writer?.alive) {
       this.#writer = await openSession(this.#server.endpoint, signal)
-      this.#held.add(this.#writer)
       // Rows of other tables are compared, and repaired, on their own account.
       await this.#writer.query('SET SESSION foreign_key_checks = 0', { signal })
     }
@@ -294,15 +291,15 @@ class MysqlDigester implements Digester {
   }
 
   async #ask(sql: string, options: Options): Promise<readonly Row[]> {
-    const held = await this.#pool.take(options.signal)
+    const session = await this.#pool.borrow(options.signal)
     try {
-      const { rows } = await held.session.query(sql, options)
+      const { rows } = await session.query(sql, options)
       return rows
     } catch (error) {
-      if (options.signal.aborted) this.#left.add(held.session.id)
+      if (options.signal.aborted) this.#left.add(session.id)
       throw error
     } finally {
-      this.#pool.give(held)
+      this.#pool.giveBack(session)
     }
   }
 
@@ -325,7 +322,8 @@ class MysqlDigester implements Digester {
         this.#log.debug('statements were left to the server', { said: String(error) })
       })
     }
-    await Promise.all([...this.#held].map((session) => session[Symbol.asyncDispose]()))
+    await this.#writer?.[Symbol.asyncDispose]()
+    await this.#pool[Symbol.asyncDispose]()
   }
 }
 

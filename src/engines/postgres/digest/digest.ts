@@ -16,12 +16,12 @@ import type {
   Spread,
 } from '#change/digest'
 import { isFault } from '#base/faults'
+import { Pool } from '#base/pool'
 import type { TableShape } from '#change/schema'
 import { type Address, openSession, type Session } from '../connection.ts'
 import { isLargeObjects, quoteName, quotePath, quoteText, settingsSql } from '../rows-sql.ts'
 import { cellSql, columnForms, digestSql, type Encoding, seededSql, sizeSql } from './forms.ts'
 import { applyEdits, editSql } from './repair.ts'
-import { SessionPool } from './session-pool.ts'
 import { keyColumns, keysSql, orderedSql, rangeSql } from './where.ts'
 
 type Options = { readonly signal: AbortSignal }
@@ -36,7 +36,12 @@ export class PostgresDigest implements DigestSource {
   }
 
   async openDigest({ parallel, signal }: OpenDigest): Promise<Digester> {
-    const pool = new SessionPool(parallel, (own) => openReader(this.#address, own))
+    const pool = new Pool<Session>({
+      size: parallel,
+      open: (own) => openReader(this.#address, own),
+      isAlive: (session) => session.alive,
+      close: (session) => session[Symbol.asyncDispose](),
+    })
     try {
       const [row] = await pool.with(signal, (session) =>
         session.query("select current_setting('server_encoding') as encoding", { signal }),
@@ -91,11 +96,11 @@ const rowLimit = 'offset 0'
 
 class PostgresDigester implements Digester {
   readonly #address: Address
-  readonly #pool: SessionPool
+  readonly #pool: Pool<Session>
   readonly #encoding: Encoding
   #writer: Session | undefined
 
-  constructor(address: Address, pool: SessionPool, encoding: Encoding) {
+  constructor(address: Address, pool: Pool<Session>, encoding: Encoding) {
     this.#address = address
     this.#pool = pool
     this.#encoding = encoding
