@@ -8,7 +8,8 @@ import {
   lostTargetOfChangesTrial,
 } from '../support/changes-trial.ts'
 import { Dice } from '../support/dice.ts'
-import { blockedTrial } from '../support/migrate-trial.ts'
+import { blockedTrial, migratedOf, runMigrate } from '../support/migrate-trial.ts'
+import { Scratch } from '../support/scratch.ts'
 import { type PostgresServer, startPostgres } from '../support/servers/postgres.ts'
 
 const logical = { settings: { wal_level: 'logical', logical_decoding_work_mem: '64kB' } }
@@ -30,6 +31,34 @@ test('a target that dies while changes come is waited for', async () => {
   await using source = await startPostgres(logical)
   await using target = await startPostgres()
   await lostTargetOfChangesTrial(await pairOf(source, target))
+})
+
+test('a row that somebody took away stops the link, and the policy of a resume settles it', async () => {
+  using scratch = new Scratch('changes')
+  await using source = await startPostgres(logical)
+  await using target = await startPostgres()
+  const { ends } = await pairOf(source, target)
+  const args = [...ends, '--state', scratch.join('state'), '--log-level', 'debug']
+  const moment = { line: /reads changes behind/, nth: 1, afterMs: 0, how: 'SIGINT' } as const
+  const stopped = await runMigrate([...args, '--until', 'never'], moment)
+  assert.equal(stopped.code, 130, stopped.said)
+  await target.query('delete from counter where id = 3', undefined, 'shop')
+  await source.query('update counter set n = n + 1', undefined, 'shop')
+  const resumed = [...args, '--resume', '--until', 'caught-up']
+  const refused = await runMigrate(resumed)
+  assert.equal(refused.code, 1, refused.out)
+  assert.match(refused.out, /"code":"conflict".*counter.*--on-conflict/)
+  const settled = await runMigrate([...resumed, '--on-conflict', 'overwrite'])
+  assert.equal(settled.code, 3, settled.said)
+  const codes = migratedOf(settled).findings.map(({ code }) => code)
+  assert.deepEqual(codes, ['conflicts-settled'])
+  const counters = 'select id, n from counter order by id'
+  assert.deepEqual(
+    await target.query(counters, undefined, 'shop'),
+    await source.query(counters, undefined, 'shop'),
+  )
+  const noted = 'select table_name, done from redoubt.conflict'
+  assert.equal((await target.query(noted, undefined, 'shop')).length, 1)
 })
 
 test('what the source lacks for changes is told before anything is written', async () => {

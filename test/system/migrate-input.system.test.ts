@@ -34,7 +34,7 @@ const refusals: readonly Refusal[] = [
   ['ENDS --phases changes', 2, /'changes' has changes without copy/],
   ['ENDS --phases rows', 2, /'rows' is none of schema, copy, changes/],
   ['ENDS --until soon', 2, /'soon' is not caught-up, never or a time/],
-  ['ENDS --until', 2, /--until/],
+  ["ENDS --until ''", 2, /argument '' is invalid/],
   ['ENDS --until never --phases schema,copy', 2, /--until: --phases schema,copy has no changes/],
   ['ENDS --on-conflict newest', 2, /'newest' is not one of stop, ignore, overwrite/],
   ['ENDS --on-conflict stop --phases copy', 2, /--on-conflict: --phases copy has no changes/],
