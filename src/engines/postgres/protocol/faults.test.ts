@@ -11,3 +11,10 @@ test('fromPostgres() tells a broken pipe from an error of the server', () => {
   const unknown = Object.assign(new Error('division by zero'), { code: '22012' })
   assert.ok(isFault(fromPostgres(unknown, 'query'), 'engine'))
 })
+
+test('fromPostgres() says of what another session was in the way of that it may be tried again', () => {
+  for (const code of ['40P01', '40001', '55P03', '25P03', '57P01']) {
+    const fault = fromPostgres(Object.assign(new Error('x'), { code }), 'apply changes')
+    assert.ok(isFault(fault) && fault.recovery === 'retry', code)
+  }
+})
