@@ -61,6 +61,39 @@ test('a row that somebody took away stops the link, and the policy of a resume s
   assert.equal((await target.query(noted, undefined, 'shop')).length, 1)
 })
 
+test('tables of two moments whose rows do not fit become one that does', async () => {
+  using scratch = new Scratch('changes')
+  await using source = await startPostgres(logical)
+  await using target = await startPostgres()
+  await source.query('create database shop')
+  await target.query('create database shop')
+  const sql = `create table parent (id int primary key);
+    create table child (id int primary key, parent int not null references parent, filler text);
+    insert into parent select n from generate_series(1, 3000) n;
+    insert into child select n, n, repeat('f', 500) from generate_series(1, 3000) n`
+  await source.query(sql, undefined, 'shop')
+  const state = scratch.join('state')
+  const ends = ['--from', source.urlOf('shop'), '--to', target.urlOf('shop'), '--state', state]
+  const args = [...ends, '--until', 'caught-up', '--log-level', 'debug', '--parallel', '1']
+  // The larger one comes first; the other takes longer than the mover lives.
+  const moment = { line: /loaded a chunk/, nth: 1, afterMs: 0 }
+  const killed = await runMigrate([...args, '--limit', '2000rows/s'], moment)
+  assert.equal(killed.code, 128, killed.said)
+  await source.query(
+    'delete from child where id = 7; delete from parent where id = 7',
+    undefined,
+    'shop',
+  )
+  const resumed = await runMigrate([...args, '--resume'])
+  assert.match(resumed.said, /is made when all changes are there/)
+  assert.deepEqual(migratedOf(resumed).findings, [])
+  const count =
+    'select (select count(*) from parent)::int as p, (select count(*) from child)::int as c'
+  assert.deepEqual(await target.query(count, undefined, 'shop'), [{ p: 2999, c: 2999 }])
+  const valid = "select convalidated as v from pg_constraint where contype = 'f'"
+  assert.deepEqual(await target.query(valid, undefined, 'shop'), [{ v: true }])
+})
+
 test('what the source lacks for changes is told before anything is written', async () => {
   await using source = await startPostgres()
   await using target = await startPostgres()
