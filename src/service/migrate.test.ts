@@ -25,7 +25,16 @@ test('parsePhases() reads what is there, and names what comes later', () => {
   assert.deepEqual(parsePhases('copy,schema'), ['schema', 'copy'])
   assert.deepEqual(parsePhases('copy,changes'), ['copy', 'changes'])
   assert.deepEqual(parsePhases('changes,schema,copy'), ['schema', 'copy', 'changes'])
-  for (const text of ['', ',', 'rows', 'schema,rows', 'schema,schema', 'Schema', 'copy,', 'changes']) {
+  for (const text of [
+    '',
+    ',',
+    'rows',
+    'schema,rows',
+    'schema,schema',
+    'Schema',
+    'copy,',
+    'changes',
+  ]) {
     assert.throws(
       () => parsePhases(text),
       (error) => isFault(error, 'usage'),

@@ -84,7 +84,8 @@ function backendsOf(postmaster: number): number[] {
 }
 
 async function untilGone(pid: number): Promise<void> {
-  for (let tries = 0; existsSync(`/proc/${pid}`) && tries < 2400; tries++) await systemTime.sleep(25)
+  for (let tries = 0; existsSync(`/proc/${pid}`) && tries < 2400; tries++)
+    await systemTime.sleep(25)
 }
 
 function restorePlace(bin: string, folder: string): RestorePlace {
