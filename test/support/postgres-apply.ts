@@ -10,7 +10,7 @@ import { follow } from './postgres-follow.ts'
 import { openReader } from './postgres-mirror.ts'
 import type { PostgresServer } from './servers/postgres.ts'
 
-const signal = AbortSignal.timeout(600_000)
+const signal = AbortSignal.timeout(3_600_000)
 
 export type Settings = {
   readonly conflicts?: ConflictPolicy | undefined

@@ -200,7 +200,7 @@ test('apply: a role that may not write as a replica is refused before anything, 
   )
   const mover = server.urlOf('target', 'mover', 'x')
   const { postgres } = await import('../postgres.ts')
-  const signal = AbortSignal.timeout(300_000)
+  const signal = AbortSignal.timeout(1_800_000)
   const mend = async () => {
     await using engine = await postgres.open(mover, { signal, log: silentLog })
     const found = await engine.probe('migrate-to', { signal })
