@@ -25,6 +25,8 @@ type Planned = {
   readonly repeats: boolean
   /** Drops tables: what is gone already need not be dropped. */
   readonly again: string
+  /** Makes a database that gets the collation of the server. */
+  readonly takesDefault?: boolean | undefined
 }
 
 type Parts = {
@@ -56,6 +58,8 @@ export class Definitions {
     const noted = await readIntent(control, apply.link, options)
     const now = await this.#looks(planned, options)
     const same = noted?.history === history && noted.low === low && noted.digest === digest
+    if (planned.takesDefault && now === digestOf(['none']))
+      await this.#checkDefault(statement, options)
     if (!same) {
       await noteIntent(control, apply.link, { history, low, digest, before: now }, options)
       return this.#execute(statement, planned.sql, planned.database, options)
@@ -72,6 +76,18 @@ export class Definitions {
       )
     }
     await this.#execute(statement, planned.again, planned.database, options)
+  }
+
+  /** The source's own default may be one that this server does not have. */
+  async #checkDefault(statement: Statement, options: Options): Promise<void> {
+    const id = statement.settings['@@session.collation_server']
+    if (id === undefined) return
+    const collations = await readCollations(this.#parts.control, options.signal)
+    if (collations.has(Number(id))) return
+    throw refuse(
+      statement,
+      `it takes the source's default collation (${id}), which the target has not`,
+    )
   }
 
   /** In a session of its own, whose settings are the statement's. */
@@ -230,6 +246,7 @@ export class Definitions {
       again: verb === 'DROP' ? `DROP DATABASE IF EXISTS ${by}` : own,
       database: place ? undefined : target,
       repeats: true,
+      takesDefault: verb === 'CREATE' && !/\b(?:charset|character\s+set|collate)\b/i.test(sql),
       shows: [`SHOW CREATE DATABASE ${by}`],
     }
   }
