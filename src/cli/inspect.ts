@@ -6,7 +6,15 @@ import { exitFindings, type Verb } from './verb.ts'
 type Finding = Inspection['findings'][number]
 
 const exitRefused = 5
-const uses = ['backup', 'protect', 'protect-strict', 'migrate-from', 'migrate-to'] as const
+const uses = [
+  'backup',
+  'protect',
+  'protect-strict',
+  'migrate-from',
+  'migrate-to',
+  'sync-from',
+  'sync-to',
+] as const
 
 export const inspectVerb: Verb = {
   name: 'inspect',

@@ -1,10 +1,9 @@
 import { availableParallelism } from 'node:os'
-import { readFile } from 'node:fs/promises'
 import { formatSizeBytes } from '#base/bytes'
-import { Fault, fromSystem } from '#base/faults'
 import { createProgress } from '#base/progress'
 import type { Migrated, MigrateSettings, Preview } from '#service/migrate'
 import { formatSpan, table } from './display.ts'
+import { readMapFile } from './map-file.ts'
 import { surroundings } from './surroundings.ts'
 import { type Context, exitFindings, type Input, sessionsMax, type Verb } from './verb.ts'
 
@@ -170,18 +169,6 @@ async function readSettings(input: Input) {
 
 function orUndefined(list: readonly string[]): readonly string[] | undefined {
   return list.length === 0 ? undefined : list
-}
-
-const mapFileBytesMax = 2 ** 24
-
-async function readMapFile(path: string): Promise<string> {
-  const bytes = await readFile(path).catch((error: unknown) => {
-    throw fromSystem(error, `read the map file ${path}`)
-  })
-  if (bytes.length > mapFileBytesMax) {
-    throw new Fault('usage', `read the map file ${path}: it has ${bytes.length} bytes`)
-  }
-  return bytes.toString('utf8')
 }
 
 /** A line of JSON a second: how far it is. */

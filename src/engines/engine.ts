@@ -32,6 +32,8 @@ export type Use =
   | 'migrate-to'
   /** Its changes are read, decoded. */
   | 'sync-from'
+  /** They are applied to it. */
+  | 'sync-to'
 
 /** The record of a base backup, enough to restore it: stored in the vault's catalog. */
 export type BaseFacts = {

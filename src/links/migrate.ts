@@ -35,7 +35,7 @@ export interface LinkEnd {
   readonly changes?: ChangeSource | undefined
   readonly apply?: ApplyTarget | undefined
   probe(
-    use: 'migrate-from' | 'migrate-to' | 'sync-from',
+    use: 'migrate-from' | 'migrate-to' | 'sync-from' | 'sync-to',
     options: { readonly signal: AbortSignal },
   ): Promise<Finding[]>
 }
@@ -246,7 +246,7 @@ class Migration implements Disposable {
     const found = [
       ...sideOf('source', await source.probe('migrate-from', { signal })),
       ...(this.#follows ? sideOf('source', await source.probe('sync-from', { signal })) : []),
-      ...sideOf('target', await target.probe('migrate-to', { signal })),
+      ...sideOf('target', await target.probe(this.#follows ? 'sync-to' : 'migrate-to', { signal })),
     ]
     const findings = found.filter(
       ({ said }, index) => found.findIndex((other) => other.said === said) === index,

@@ -49,7 +49,7 @@ export async function probeMysql(
   const account = (await session.one('SELECT CURRENT_USER()', { signal }))?.[0] ?? ''
   const context = { session, flavor, use, signal, variables, account }
   // What a target must allow depends on what is made there: see the check of a schema.
-  if (use === 'migrate-to') return checkVersion(context)
+  if (use === 'migrate-to' || use === 'sync-to') return checkVersion(context)
   if (use === 'sync-from') {
     return [...checkVersion(context), ...checkChanges(context), ...(await checkRights(context))]
   }

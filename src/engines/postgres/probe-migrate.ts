@@ -1,4 +1,5 @@
 import type { Finding } from '#change/finding'
+import type { Use } from '#engines'
 import type { Session } from './connection.ts'
 import type { ServerFacts } from './facts.ts'
 import { maySilence } from './schema-triggers.ts'
@@ -6,6 +7,7 @@ import { maySilence } from './schema-triggers.ts'
 type Context = {
   readonly facts: ServerFacts
   readonly session: Session
+  readonly use: Use
   readonly signal: AbortSignal
 }
 
@@ -42,7 +44,7 @@ const unreadableSql = `
   having count(*) > 0`
 
 /** What a target lacks for rows and objects to be written. */
-export async function probeTarget({ facts, session, signal }: Context): Promise<Finding[]> {
+export async function probeTarget({ facts, session, use, signal }: Context): Promise<Finding[]> {
   const findings: Finding[] = []
   const [row] = await session.query(
     `select current_user as role, current_database() as database,
@@ -75,10 +77,11 @@ export async function probeTarget({ facts, session, signal }: Context): Promise<
   }
   if (!facts.standby && !(await maySilence(session, signal))) {
     const role = row?.['role'] ?? ''
+    const follows = use === 'sync-to'
     findings.push({
-      severity: 'notes',
+      severity: follows ? 'blocks' : 'notes',
       code: 'no-replica-role',
-      said: `role ${role} may not set session_replication_role on the target: triggers fire for copied rows, and changes cannot be applied`,
+      said: `role ${role} may not set session_replication_role on the target: ${follows ? 'changes cannot be applied' : 'triggers fire for copied rows'}`,
       mend:
         facts.versionNumber >= 150_000
           ? `GRANT SET ON PARAMETER session_replication_role TO "${role.replaceAll('"', '""')}";`

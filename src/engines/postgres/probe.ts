@@ -13,6 +13,7 @@ const sendersWanted: Readonly<Record<Use, number>> = {
   'protect-strict': 2,
   'migrate-from': 0,
   'migrate-to': 0,
+  'sync-to': 0,
   'sync-from': 1,
 }
 /** The newest major version that the tests have met. */
@@ -33,7 +34,7 @@ export async function probePostgres(context: Context): Promise<Finding[]> {
     const lacking = await probeChanges(context.session, context.signal)
     return [...(await probeSource(context)), ...lacking]
   }
-  if (context.use === 'migrate-to') return probeTarget(context)
+  if (context.use === 'migrate-to' || context.use === 'sync-to') return probeTarget(context)
   const log = context.use === 'backup' ? [] : await probeLog(context)
   const strict = context.use === 'protect-strict' ? await probeStrict(context) : []
   return [

@@ -20,8 +20,9 @@ export async function checkTarget(
 ): Promise<Finding[]> {
   const { signal, phases } = options
   const makes = phases.includes('schema')
+  const use = phases.includes('changes') ? 'sync-to' : 'migrate-to'
   return [
-    ...(await probeTarget({ ...target, signal })),
+    ...(await probeTarget({ ...target, use, signal })),
     ...(makes ? checkFeatures(schema, target.facts) : []),
     ...(makes ? await checkParts(schema, target.session, signal) : []),
     ...(await checkText(schema, target.session, signal)),

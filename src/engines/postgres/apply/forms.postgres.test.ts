@@ -203,8 +203,9 @@ test('apply: a role that may not write as a replica is refused before anything, 
   const signal = AbortSignal.timeout(1_800_000)
   const mend = async () => {
     await using engine = await postgres.open(mover, { signal, log: silentLog })
-    const found = await engine.probe('migrate-to', { signal })
-    return found.find((finding) => finding.code === 'no-replica-role')?.mend
+    const found = await engine.probe('sync-to', { signal })
+    return found.find(({ severity, code }) => severity === 'blocks' && code === 'no-replica-role')
+      ?.mend
   }
   await assert.rejects(trial.run({ url: mover }), (error) => isFault(error, 'denied'))
   const sql = await mend()
