@@ -166,6 +166,7 @@ async function link(parallel: number): Promise<void> {
       throttle: undefined,
       meter: new FlowMeter(createProgress('bench'), systemTime),
       onConflict: () => undefined,
+      onHiddenCascade: () => undefined,
       time: systemTime,
       log: silentLog,
       signal: stop.signal,

@@ -78,6 +78,7 @@ class Trial {
       throttle: undefined,
       meter: this.meter,
       onConflict: () => assert.fail('no conflict is real'),
+      onHiddenCascade: () => assert.fail('nothing cascades'),
       time: this.time,
       log: silentLog,
       signal: new AbortController().signal,

@@ -35,6 +35,8 @@ export type ChangesWork = {
   readonly meter: FlowMeter
   /** A change did not meet the source's row, and was settled. */
   readonly onConflict: () => void
+  /** The copy has a change whose cascade no log tells, and tables that were copied before it may lack the cascade. */
+  readonly onHiddenCascade: () => void
   readonly time: Time
   readonly log: Log
   readonly signal: AbortSignal

@@ -42,6 +42,9 @@ export async function followCopy(link: string, following: Following): Promise<vo
     conflicts: changing.conflicts,
     directory: join(stateDirectory, 'changes'),
     onConflict: () => store.addFinding(conflictFinding(changing)),
+    onHiddenCascade: () => {
+      if (mayCascade(store)) store.addFinding(cascadeFinding)
+    },
   })
 }
 
@@ -66,6 +69,19 @@ function readSince(store: LinkStore): Since {
     return { name: shape.name, first, last }
   })
   return new Since(tables, positionOf(0))
+}
+
+/** Of a link that makes no objects nobody knows. */
+function mayCascade(store: LinkStore): boolean {
+  const makes = store.plan()?.phases.includes('schema')
+  return !makes || store.objects().some(({ kind }) => kind === 'foreign-key')
+}
+
+const cascadeFinding: Finding = {
+  severity: 'warns',
+  code: 'mixed-cascades',
+  said: 'the copy was interrupted, and what foreign keys of the source did to other tables meanwhile stands in no log: rows that they deleted or changed may be as before',
+  mend: 'compare both sides with redoubt verify, which repairs such rows',
 }
 
 function conflictFinding({ conflicts }: Changing): Finding {

@@ -40,6 +40,24 @@ export function partsOf(
   return parts
 }
 
+/**
+ * Whether the copy has a change already, or some of it, whose foreign keys changed rows of other tables too, of which the log
+ * says nothing: a table that was copied before it keeps those rows as they were.
+ */
+export function hidesCascade(
+  changes: readonly Change[],
+  position: Position | undefined,
+  since: Since,
+): boolean {
+  if (position === undefined || since.isCopied(position)) return false
+  return changes.some(
+    (change) =>
+      (change.kind === 'update' || change.kind === 'delete') &&
+      change.cascades === true &&
+      since.judge(change.relation, position) !== 'write',
+  )
+}
+
 /** Whether nothing else may be under way: a truncation, and rows that are changed and named by nothing. */
 export function isBarrier(parts: readonly Part[]): boolean {
   return parts.some(({ changes }) =>

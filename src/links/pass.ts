@@ -4,10 +4,10 @@ import { defaultRetry } from '#base/retry'
 import { tasks } from '#base/tasks'
 import type { LogBeat, Position } from '#change'
 import type { Applier, ApplyLane, ApplyTable, Mark } from '#change/apply'
-import type { Batch, ChangeReader, Relation, Transaction } from '#change/batch'
+import type { Batch, Change, ChangeReader, Relation, Transaction } from '#change/batch'
 import type { ChangesWork } from './changes.ts'
 import { type Group, Lanes } from './lanes.ts'
-import { isBarrier, keysOf, partsOf, sizeOf, type Work } from './parts.ts'
+import { hidesCascade, isBarrier, keysOf, type Part, partsOf, sizeOf, type Work } from './parts.ts'
 import type { Ending } from './until.ts'
 
 /** Tries in one lane, where another transaction was in the way; then everything is opened again. */
@@ -143,7 +143,7 @@ export class ChangePass {
     if (transaction.changes.some(({ kind }) => kind === 'statement')) {
       return this.#define(transaction, position, signal)
     }
-    const parts = partsOf(transaction.changes, position, this.#work.since)
+    const parts = this.#partsOf(transaction.changes, position)
     if (parts.length === 0) return this.#pass(position, timeUs)
     const tables = await this.#prepare(parts, signal)
     const barrier = this.#fresh || isBarrier(parts)
@@ -159,6 +159,12 @@ export class ChangePass {
     this.#fresh = false
   }
 
+  #partsOf(changes: readonly Change[], position: Position | undefined): Part[] {
+    const { since, onHiddenCascade } = this.#work
+    if (hidesCascade(changes, position, since)) onHiddenCascade()
+    return partsOf(changes, position, since)
+  }
+
   /** Pieces go into one open transaction of the target, while nothing else is under way. */
   async #piece(transaction: Transaction, signal: AbortSignal): Promise<void> {
     const { id, begins, ends, changes } = transaction
@@ -172,7 +178,7 @@ export class ChangePass {
       throw new Fault('protocol', `read transaction ${id}: its begin is missing`)
     }
     if (!open.looking) {
-      const parts = partsOf(changes, open.position, this.#work.since)
+      const parts = this.#partsOf(changes, open.position)
       await this.#prepare(parts, signal)
       open.bytes += sizeOf(parts)
       for (const part of parts) {
