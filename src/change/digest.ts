@@ -52,6 +52,11 @@ export type DigestTable = {
   readonly history: boolean
 }
 
+/** Those that name a row; none where only its digest does. */
+export function keyColumns(table: DigestTable): readonly DigestColumn[] {
+  return table.key.flatMap((index) => table.columns[index] ?? [])
+}
+
 /** Rows whose key is at least `from` and less than `to`, by this side's own order. */
 export type KeyRange = { readonly from?: Key | undefined; readonly to?: Key | undefined }
 

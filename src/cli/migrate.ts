@@ -1,13 +1,11 @@
-import { availableParallelism } from 'node:os'
 import { formatSizeBytes } from '#base/bytes'
 import { createProgress } from '#base/progress'
 import type { Migrated, MigrateSettings, Preview } from '#service/migrate'
 import { formatSpan, table } from './display.ts'
 import { readMapFile } from './map-file.ts'
 import { surroundings } from './surroundings.ts'
-import { type Context, exitFindings, type Input, sessionsMax, type Verb } from './verb.ts'
+import { type Context, exitFindings, type Input, type Verb } from './verb.ts'
 
-const defaultSessionsMax = 4
 const newsMs = 1000
 const policies = ['stop', 'ignore', 'overwrite'] as const
 
@@ -159,8 +157,7 @@ async function readSettings(input: Input) {
     conflicts: input.choice('on-conflict', policies),
     limit: input.text('limit'),
     chunkBytes: input.sizeBytes('chunk'),
-    parallel:
-      input.count('parallel', sessionsMax) ?? Math.min(defaultSessionsMax, availableParallelism()),
+    parallel: input.sessionsOfSide(),
     stateDirectory: input.text('state'),
     resume: input.flag('resume'),
     dryRun: input.flag('dry-run'),

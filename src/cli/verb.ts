@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { parseSizeBytes } from '#base/bytes'
 import { Fault } from '#base/faults'
 import type { Log } from '#base/log'
@@ -21,6 +22,8 @@ export type OptionSpec = {
 
 /** More sessions than a server of any size gains from; most refuse so many connections. */
 export const sessionsMax = 64
+/** On each of two sides when nothing is said: as many as cores, and no more than both servers bear beside their work. */
+const sessionsOfSideMax = 4
 
 export const baseForms = ['physical', 'logical'] as const
 
@@ -102,6 +105,13 @@ export class Input {
     const count = /^\d{1,9}$/.test(value) ? Number(value) : 0
     if (count >= 1 && count <= max) return count
     throw new Fault('usage', `read --${name}: '${value}' is not a whole number from 1 to ${max}`)
+  }
+
+  /** `--parallel` of a verb with two sides: sessions on each. */
+  sessionsOfSide(): number {
+    return (
+      this.count('parallel', sessionsMax) ?? Math.min(sessionsOfSideMax, availableParallelism())
+    )
   }
 
   sizeBytes(name: string): number | undefined {

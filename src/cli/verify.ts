@@ -1,13 +1,11 @@
-import { availableParallelism } from 'node:os'
 import { Fault } from '#base/faults'
 import { createProgress } from '#base/progress'
 import type { Verified } from '#service/verify'
 import { formatSpan, table } from './display.ts'
 import { readMapFile } from './map-file.ts'
 import { surroundings } from './surroundings.ts'
-import { exitFindings, type Input, sessionsMax, type Verb } from './verb.ts'
+import { exitFindings, type Input, type Verb } from './verb.ts'
 
-const defaultSessionsMax = 4
 const defaultRecheckMs = 10_000
 const defaultNamed = 20
 const namedMax = 10_000
@@ -106,8 +104,7 @@ async function readSettings(input: Input) {
     mode: input.text('mode'),
     seed,
     limit: input.text('limit'),
-    parallel:
-      input.count('parallel', sessionsMax) ?? Math.min(defaultSessionsMax, availableParallelism()),
+    parallel: input.sessionsOfSide(),
     recheckMs: input.durationMs('recheck') ?? defaultRecheckMs,
     repair: input.choice('repair', repairs),
     namedMax: input.count('show', namedMax) ?? defaultNamed,

@@ -43,37 +43,43 @@ async function keepWriting(pair: ChangesPair, name: number, signal: AbortSignal)
   }
 }
 
+/** Does something while all writers write; the failure of one of them is its failure. */
+async function besideWriters(pair: ChangesPair, work: () => Promise<void>): Promise<void> {
+  const stop = new AbortController()
+  await tasks(undefined, async (t) => {
+    for (let writer = 0; writer < writers; writer++) {
+      t.run(() => keepWriting(pair, writer, stop.signal)).catch(() => undefined)
+    }
+    try {
+      await work()
+    } finally {
+      stop.abort()
+    }
+  })
+}
+
 /** The mover dies again and again while writers write; in the end each transaction is on the target once. */
 export async function killedChangesTrial(pair: ChangesPair, seed: number): Promise<void> {
   using scratch = new Scratch('changes')
   const dice = new Dice(seed)
   const state = scratch.join('state')
   const args = [...pair.ends, '--state', state, '--log-level', 'debug', '--parallel', '3']
-  const stop = new AbortController()
-  await tasks(undefined, async (t) => {
-    for (let writer = 0; writer < writers; writer++) {
-      // Its failure is the group's.
-      t.run(() => keepWriting(pair, writer, stop.signal)).catch(() => undefined)
+  await besideWriters(pair, async () => {
+    const at: string[] = []
+    for (let start = 0; start < 6; start++) {
+      const more = standsAt(state) === undefined ? [] : ['--resume']
+      const moment =
+        start === 0
+          ? { line: /loaded a chunk/, nth: 1, afterMs: dice.roll(afterMsMax) }
+          : { line, nth: 1 + dice.roll(passes), afterMs: dice.roll(afterMsMax) }
+      const slowly = start === 0 ? ['--chunk', '64KiB'] : []
+      const ran = await runMigrate([...args, ...slowly, '--until', 'never', ...more], moment)
+      assert.equal(ran.code, 128, `${ran.out}${ran.said}`)
+      at.push(standsAt(state) ?? 'new')
+      if (start === 2) await pair.writeLarge()
+      if (start === 3) await pair.define?.()
     }
-    try {
-      const at: string[] = []
-      for (let start = 0; start < 6; start++) {
-        const more = standsAt(state) === undefined ? [] : ['--resume']
-        const moment =
-          start === 0
-            ? { line: /loaded a chunk/, nth: 1, afterMs: dice.roll(afterMsMax) }
-            : { line, nth: 1 + dice.roll(passes), afterMs: dice.roll(afterMsMax) }
-        const slowly = start === 0 ? ['--chunk', '64KiB'] : []
-        const ran = await runMigrate([...args, ...slowly, '--until', 'never', ...more], moment)
-        assert.equal(ran.code, 128, `${ran.out}${ran.said}`)
-        at.push(standsAt(state) ?? 'new')
-        if (start === 2) await pair.writeLarge()
-        if (start === 3) await pair.define?.()
-      }
-      assert.ok(at.includes('changing'), at.join())
-    } finally {
-      stop.abort()
-    }
+    assert.ok(at.includes('changing'), at.join())
   })
   const ended = migratedOf(await runMigrate([...args, '--resume', '--until', 'caught-up']))
   assert.deepEqual(
@@ -87,22 +93,13 @@ export async function killedChangesTrial(pair: ChangesPair, seed: number): Promi
 export async function caughtUpTrial(pair: ChangesPair): Promise<void> {
   using scratch = new Scratch('changes')
   const args = [...pair.ends, '--state', scratch.join('state'), '--log-level', 'debug']
-  const stop = new AbortController()
-  await tasks(undefined, async (t) => {
-    for (let writer = 0; writer < writers; writer++) {
-      // Its failure is the group's.
-      t.run(() => keepWriting(pair, writer, stop.signal)).catch(() => undefined)
-    }
-    try {
-      // Stopped in good order, it goes on where it was.
-      const moment = { line: /applies changes/, nth: 1, afterMs: 1000, how: 'SIGINT' } as const
-      const stopped = await runMigrate([...args, '--until', 'never'], moment)
-      assert.equal(stopped.code, 130, stopped.said)
-      assert.equal(standsAt(scratch.join('state')), 'changing')
-      await pair.writeLarge()
-    } finally {
-      stop.abort()
-    }
+  await besideWriters(pair, async () => {
+    // Stopped in good order, it goes on where it was.
+    const moment = { line: /applies changes/, nth: 1, afterMs: 1000, how: 'SIGINT' } as const
+    const stopped = await runMigrate([...args, '--until', 'never'], moment)
+    assert.equal(stopped.code, 130, stopped.said)
+    assert.equal(standsAt(scratch.join('state')), 'changing')
+    await pair.writeLarge()
   })
   const ended = migratedOf(await runMigrate([...args, '--resume', '--until', 'caught-up']))
   assert.ok(ended.changes && ended.changes.transactions > 0)
@@ -113,26 +110,18 @@ export async function caughtUpTrial(pair: ChangesPair): Promise<void> {
 export async function lostTargetOfChangesTrial(pair: ChangesPair): Promise<void> {
   using scratch = new Scratch('changes')
   const args = [...pair.ends, '--state', scratch.join('state'), '--log-level', 'debug']
-  const stop = new AbortController()
-  await tasks(undefined, async (t) => {
-    for (let writer = 0; writer < writers; writer++) {
-      t.run(() => keepWriting(pair, writer, stop.signal)).catch(() => undefined)
+  await besideWriters(pair, async () => {
+    // Behind the loss it reads on, for a while.
+    const moment = { line: /reads changes behind/, nth: 2, afterMs: 1000, how: 'SIGINT' } as const
+    const running = runMigrate([...args, '--until', 'never'], moment)
+    const untilMs = performance.now() + 600_000
+    while (!(await pair.applies())) {
+      assert.ok(performance.now() < untilMs, 'no change comes')
+      await new Promise((resolve) => setTimeout(resolve, 50))
     }
-    try {
-      // Behind the loss it reads on, for a while.
-      const moment = { line: /reads changes behind/, nth: 2, afterMs: 1000, how: 'SIGINT' } as const
-      const running = runMigrate([...args, '--until', 'never'], moment)
-      const untilMs = performance.now() + 600_000
-      while (!(await pair.applies())) {
-        assert.ok(performance.now() < untilMs, 'no change comes')
-        await new Promise((resolve) => setTimeout(resolve, 50))
-      }
-      await pair.loseTarget()
-      const stopped = await running
-      assert.equal(stopped.code, 130, stopped.said)
-    } finally {
-      stop.abort()
-    }
+    await pair.loseTarget()
+    const stopped = await running
+    assert.equal(stopped.code, 130, stopped.said)
   })
   migratedOf(await runMigrate([...args, '--resume', '--until', 'caught-up']))
   await pair.same()

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict'
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
-import { refused, runCommand, twoAtATime } from '../support/command.ts'
+import { assertRefusals, type Refusal } from '../support/refusals.ts'
 import { Scratch } from '../support/scratch.ts'
 
 const scratch = new Scratch('migrate-input')
-/** Nothing listens there: whoever asks a server before he has read his options answers 4. */
-const ends = '--from mysql://u:hidden@127.0.0.1:1 --to mysql://u:hidden@127.0.0.1:2'
 
 before(() => {
   mkdirSync(scratch.join('state'))
@@ -17,9 +15,6 @@ before(() => {
 })
 after(() => scratch[Symbol.dispose]())
 
-type Refusal = readonly [args: string, code: number, said: RegExp]
-
-/** SCRATCH stands for a folder, ENDS for two ends; the words are split at blanks, '' is an empty one. */
 const refusals: readonly Refusal[] = [
   ['', 2, /--from <url>' not specified/],
   ['--from mysql://h', 2, /--to <url>' not specified/],
@@ -62,19 +57,6 @@ const refusals: readonly Refusal[] = [
 ]
 
 test('bad options are refused with their way out, before a server is asked, and without a secret', async () => {
-  const place = (text: string) => text.replaceAll('ENDS', ends).replaceAll('SCRATCH', scratch.path)
-  const ran = await twoAtATime(refusals, ([args]) => {
-    const words = place(args)
-      .split(' ')
-      .filter((word) => word !== '')
-    const env = { REDOUBT_DATA: scratch.join('data') }
-    return runCommand(['migrate', ...words.map((word) => (word === "''" ? '' : word))], env)
-  })
-  for (const [index, [args, code, said]] of refusals.entries()) {
-    const one = ran[index]
-    assert.ok(one)
-    refused(one, args, code, said)
-    assert.doesNotMatch(one.out + one.said, /hidden/, args)
-  }
+  await assertRefusals('migrate', refusals, scratch)
   assert.deepEqual(readdirSync(scratch.join('state')), [])
 })

@@ -1,21 +1,22 @@
 import { Fault } from '#base/faults'
 import { Pool } from '#base/pool'
-import type {
-  BucketSum,
-  Description,
-  DigestCount,
-  Digester,
-  DigestSource,
-  DigestTable,
-  Edit,
-  FullRow,
-  Key,
-  KeyDigest,
-  KeyRange,
-  OpenDigest,
-  RangeSum,
-  Rows,
-  Spread,
+import {
+  type BucketSum,
+  type Description,
+  type DigestCount,
+  type Digester,
+  type DigestSource,
+  type DigestTable,
+  type Edit,
+  type FullRow,
+  type Key,
+  keyColumns,
+  type KeyDigest,
+  type KeyRange,
+  type OpenDigest,
+  type RangeSum,
+  type Rows,
+  type Spread,
 } from '#change/digest'
 import type { TableShape } from '#change/schema'
 import type { Log } from '#base/log'
@@ -27,7 +28,7 @@ import { serverErrorNumber } from '../protocol/server-error.ts'
 import { quoteName, quoteNames, quotePlain, quoteText } from '../sql.ts'
 import { columnForms, digestSql, selectSql, sizeSql, summandSql } from './forms.ts'
 import { applyEdits, editSql } from './repair.ts'
-import { keyColumns, keysSql, orderedSql, rangeSql } from './where.ts'
+import { keysSql, orderedSql, rangeSql } from './where.ts'
 
 type Options = { readonly signal: AbortSignal }
 type Server = { readonly endpoint: Endpoint; readonly flavor: Flavor }

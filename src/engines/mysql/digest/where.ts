@@ -1,10 +1,12 @@
-import type { DigestColumn, DigestTable, Key, KeyRange } from '#change/digest'
+import {
+  type DigestColumn,
+  type DigestTable,
+  type Key,
+  keyColumns,
+  type KeyRange,
+} from '#change/digest'
 import { quoteName } from '../sql.ts'
 import { keyLiteralSql } from './forms.ts'
-
-export function keyColumns(table: DigestTable): readonly DigestColumn[] {
-  return table.key.flatMap((index) => table.columns[index] ?? [])
-}
 
 type Operator = '<' | '>='
 

@@ -1,19 +1,20 @@
-import type {
-  BucketSum,
-  Description,
-  DigestCount,
-  Digester,
-  DigestSource,
-  DigestTable,
-  Edit,
-  FullRow,
-  Key,
-  KeyDigest,
-  KeyRange,
-  OpenDigest,
-  RangeSum,
-  Rows,
-  Spread,
+import {
+  type BucketSum,
+  type Description,
+  type DigestCount,
+  type Digester,
+  type DigestSource,
+  type DigestTable,
+  type Edit,
+  type FullRow,
+  type Key,
+  keyColumns,
+  type KeyDigest,
+  type KeyRange,
+  type OpenDigest,
+  type RangeSum,
+  type Rows,
+  type Spread,
 } from '#change/digest'
 import { isFault } from '#base/faults'
 import { Pool } from '#base/pool'
@@ -22,7 +23,7 @@ import { type Address, openSession, type Session } from '../connection.ts'
 import { isLargeObjects, quoteName, quotePath, quoteText, settingsSql } from '../rows-sql.ts'
 import { cellSql, columnForms, digestSql, type Encoding, seededSql, sizeSql } from './forms.ts'
 import { applyEdits, editSql } from './repair.ts'
-import { keyColumns, keysSql, orderedSql, rangeSql } from './where.ts'
+import { keysSql, orderedSql, rangeSql } from './where.ts'
 
 type Options = { readonly signal: AbortSignal }
 type Row = Record<string, string | null>

@@ -1,10 +1,12 @@
-import type { DigestColumn, DigestTable, Key, KeyRange } from '#change/digest'
+import {
+  type DigestColumn,
+  type DigestTable,
+  type Key,
+  keyColumns,
+  type KeyRange,
+} from '#change/digest'
 import { quoteName } from '../rows-sql.ts'
 import { literalSql } from './forms.ts'
-
-export function keyColumns(table: DigestTable): readonly DigestColumn[] {
-  return table.key.flatMap((index) => table.columns[index] ?? [])
-}
 
 /** A range as a condition; undefined for all rows. */
 export function rangeSql(table: DigestTable, range: KeyRange): string | undefined {
